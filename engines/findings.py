@@ -1,0 +1,92 @@
+"""What engines find: coded, frozen, and free of any DICOM encoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.images import Grid, SourceFrame
+
+MaskArray: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept (PS3.3 8): value, coding scheme designator, meaning as spelt in PS3.16."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One number with its coded name and UCUM unit.
+
+    `slice_index` is set when the number belongs to one slice of the grid (an area on that slice).
+    `derivation` says how it was made where the name does not, e.g. (373098007, SCT, "Mean").
+    """
+
+    name: Code
+    value: float
+    unit: Code
+    derivation: Code | None = None
+    slice_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A region on the source grid with what was measured in it.
+
+    `mask` is bool [slice, row, column] and has the shape of the analysis's grid, voxel for voxel.
+    `key` is stable over re-runs of an engine: tracking identifiers are made from it.
+    `colour` is sRGB, 0-255.
+    """
+
+    key: str
+    label: str
+    category: Code
+    type: Code
+    region: Code | None = None
+    laterality: Code | None = None
+    colour: tuple[int, int, int]
+    mask: MaskArray
+    measurements: tuple[Measurement, ...] = ()
+
+
+Finding: TypeAlias = Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """The engine looked: `findings` may be empty, which means *analysed, nothing found*.
+
+    `sources` are the frames the grid was built from, one per slice, in grid order. `sought` names
+    what the engine looks for, so that "nothing found" can say what was not found. `limits` are
+    sentences that a reader must see beside the findings (single slice, truncated field of view).
+    """
+
+    grid: Grid
+    sources: tuple[SourceFrame, ...]
+    findings: tuple[Finding, ...]
+    sought: tuple[Code, ...]
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The engine could not look: *not analysed*, with a coded reason (invariant 15).
+
+    `detail` is one sentence with numbers and no patient data: "3 slices missing between z = -40.0
+    mm and -30.0 mm". `sources` are the instances that were looked at; empty if none could be read.
+    """
+
+    reason: Code
+    detail: str
+    sources: tuple[SourceFrame, ...] = ()
+
+
+Outcome: TypeAlias = Analysis | Refusal

@@ -1,0 +1,1 @@
+"""The reference engines that ship, one folder each."""

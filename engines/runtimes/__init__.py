@@ -1,0 +1,1 @@
+"""One file per inference runtime; heavy libraries are imported inside."""

@@ -1,0 +1,1 @@
+"""The application: everything that talks to the outside, or decides."""

@@ -1,0 +1,287 @@
+"""What plugins implement, what they are handed, and what they may raise.
+
+Listeners, result writers and delivery targets see this module and no other part of the node.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Generic, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydicom.dataset import Dataset
+
+from engines.findings import Outcome
+
+
+class PluginSettings(BaseModel):
+    """Base of every plugin's settings: strict, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+SettingsT = TypeVar("SettingsT", bound=PluginSettings)
+
+
+# ---------------------------------------------------------------- ways in
+
+
+class IngestError(Exception):
+    """The instance was not taken. `status` is the C-STORE status to answer (PS3.4 Table B.2-1)."""
+
+    status: int = 0xC000
+
+
+class OutOfResources(IngestError):
+    """The disk or the database cannot take it now; the sender may try again."""
+
+    status = 0xA700
+
+
+class DataSetMismatch(IngestError):
+    """The data set does not match the SOP class or instance named in the command, or lacks UIDs."""
+
+    status = 0xA900
+
+
+class CannotUnderstand(IngestError):
+    """The data set cannot be parsed."""
+
+    status = 0xC000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where an instance came from. For ways in other than DIMSE the AE titles may be empty."""
+
+    listener: str
+    calling_ae: str = ""
+    called_ae: str = ""
+    peer_address: str = ""
+    association_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One instance at the door.
+
+    `data` yields the data set bytes exactly as they came: no preamble, no file meta group.
+    `sop_class_uid` and `sop_instance_uid` are what the command (or the file meta) claims.
+    """
+
+    source: Source
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data: BinaryIO
+
+
+class Ingest(ABC):
+    """The one way in. Implemented by `node.ingest`, faked in tests of listeners."""
+
+    @abstractmethod
+    def association_opened(self, source: Source) -> int:
+        """Record that an association was accepted; return its id."""
+
+    @abstractmethod
+    def association_closed(self, association_id: int, *, aborted: bool) -> None:
+        """Record how an association ended."""
+
+    @abstractmethod
+    def accept(self, received: Received) -> None:
+        """Make one instance durable and indexed; when this returns it may be acknowledged.
+
+        Raises:
+            IngestError: with the status to answer; nothing was acknowledged.
+        """
+
+
+class Listener(ABC, Generic[SettingsT]):
+    """A way in. One file in `node/listeners/`, one class."""
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[PluginSettings]]
+
+    @abstractmethod
+    def __init__(self, settings: SettingsT, ingest: Ingest) -> None:
+        """Keep what is handed in; open nothing yet."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Open the door. Returns when instances can arrive.
+
+        Raises:
+            ListenerError: naming the address or folder and what is wrong with it.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Close the door, finishing what is in flight within a grace time."""
+
+    @abstractmethod
+    def address(self) -> str:
+        """Say where the door is, for people: `dicom://WETREAD@127.0.0.1:11112`."""
+
+
+class ListenerError(Exception):
+    """The door could not be opened."""
+
+
+# ---------------------------------------------------------------- result objects
+
+
+class ResultError(Exception):
+    """A result object could not be made, or failed its check before sending. Nothing is sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceIdentity:
+    """The installation, as every result object names it (OBJ-05, OBJ-14)."""
+
+    manufacturer: str
+    model: str
+    serial_number: str
+    station_name: str
+    software_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineIdentity:
+    """The engine that made the findings (OBJ-15). `digest` is over the whole package."""
+
+    name: str
+    version: str
+    digest: str
+    intended_use: str
+    clinical_use: str  # e.g. "Not for clinical use", shown in every result
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupersededResult:
+    """A result of an earlier revision that this run replaces (UID-05)."""
+
+    writer: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultContext:
+    """All that a writer may use. Same context, same bytes (invariant 13).
+
+    `sources` are the headers (no pixel data) of the instances the outcome refers to, one per
+    distinct SOP Instance UID, in grid order; for a refusal without sources: headers of the job's
+    instances, so that patient and study are known. `generation` is the study revision, from 1.
+    `written` are the objects of the writers that ran before, by writer name.
+    """
+
+    job_key: str
+    generation: int
+    created: datetime
+    series_created: datetime
+    rule: str
+    rule_revision: int
+    device: DeviceIdentity
+    engine: EngineIdentity
+    outcome: Outcome
+    sources: tuple[Dataset, ...]
+    superseded: tuple[SupersededResult, ...]
+    written: Mapping[str, tuple[Dataset, ...]]
+
+
+class ResultWriter(ABC):
+    """A kind of result object. One file in `node/results/`, one class."""
+
+    name: ClassVar[str]
+    follows: ClassVar[tuple[str, ...]] = ()
+    """Writers that must run before this one, where they run at all."""
+
+    @abstractmethod
+    def handles(self, outcome: Outcome) -> bool:
+        """Say whether this object can carry the outcome."""
+
+    @abstractmethod
+    def write(self, context: ResultContext) -> tuple[Dataset, ...]:
+        """Make the objects, each with its file meta, ready to be saved.
+
+        Raises:
+            ResultError: naming what the standard requires and the sources do not give.
+        """
+
+    @abstractmethod
+    def check(self, path: Path, context: ResultContext) -> None:
+        """Read a saved object back and compare it with the outcome, in patient space (R41).
+
+        Raises:
+            ResultError: naming the difference. The job fails and nothing is sent.
+        """
+
+
+# ---------------------------------------------------------------- ways out
+
+
+class SendVerdict(StrEnum):
+    """The few ways in which an attempt can end, whatever the way out."""
+
+    ACCEPTED = "accepted"
+    WARNED = "warned"  # kept, with a warning
+    RETRY = "retry"  # this object later; the destination is alive
+    UNREACHABLE = "unreachable"  # the destination is down: its breaker counts this
+    REFUSED = "refused"  # never again without a person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One result object to send. `path` is a DICOM file (PS3.10)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What came of one object: verdict, DIMSE (or HTTP) status if any, and words for people."""
+
+    verdict: SendVerdict
+    status: int | None = None
+    message: str = ""
+
+
+ReportSent: TypeAlias = Callable[[int, Sent], None]
+
+
+class DeliveryTarget(ABC, Generic[SettingsT]):
+    """A way out. One file in `node/delivery/`, one class."""
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[PluginSettings]]
+
+    @abstractmethod
+    def __init__(self, settings: SettingsT) -> None:
+        """Keep the settings; connect to nothing yet."""
+
+    @abstractmethod
+    def send(self, objects: Sequence[Outgoing], report: ReportSent) -> None:
+        """Send the objects over one connection, calling `report(index, Sent)` once for each.
+
+        Each report is made as soon as its answer is known, before the next object is sent.
+        Never raises for what a peer does: that is a verdict.
+        """
+
+    @abstractmethod
+    def probe(self) -> Sent:
+        """Ask whether the destination is there (C-ECHO), without sending an object."""
+
+    @abstractmethod
+    def address(self) -> str:
+        """Say where results go, for people."""

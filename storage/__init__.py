@@ -1,0 +1,1 @@
+"""State: instance bytes and SQL rows. Knows no network, no engine, no result object."""

@@ -1,0 +1,435 @@
+"""What crosses the edge of the storage package: frozen records, never ORM rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+from storage.states import (
+    AssociationState,
+    DeliveryState,
+    EngineState,
+    ErrorClass,
+    InstanceState,
+    JobState,
+    ReceiptOutcome,
+    StudyState,
+)
+
+JsonValue: TypeAlias = (
+    "bool | int | float | str"
+    " | list[JsonValue] | tuple[JsonValue, ...] | Mapping[str, JsonValue] | None"
+)
+
+
+class StorageError(Exception):
+    """The root of everything this package raises."""
+
+
+class NotFoundError(StorageError):
+    """The study, job, delivery or revision asked for does not exist."""
+
+
+class OutOfResourcesError(StorageError):
+    """The disk or the database could not take the data now; the sender may try again (0xA700)."""
+
+
+class LeaseLostError(StorageError):
+    """The job or delivery was taken over by another owner; this owner's outcome is dropped."""
+
+
+class SchemaError(StorageError):
+    """The database's schema is not the one this version needs; the message says what to run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """Bytes that are durable: `digest` is the SHA-256 (hex) of the data set bytes as received."""
+
+    digest: str
+    size: int
+    created: bool  # False: the same bytes were there already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyAttributes:
+    """Patient and study attributes that results and search need, in Unicode (PS3.3 C.7.1-2).
+
+    Absent attributes are empty strings. Dates stay DICOM text (DA, TM).
+    """
+
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    accession_number: str = ""
+    study_id: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    study_description: str = ""
+    referring_physician_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesAttributes:
+    """Series attributes of the index (PS3.3 C.7.3)."""
+
+    modality: str = ""
+    series_number: str = ""
+    series_description: str = ""
+    body_part_examined: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewInstance:
+    """One received instance whose bytes are durable, about to be indexed."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    instance_number: str = ""
+    digest: str
+    size: int
+    study: StudyAttributes
+    series: SeriesAttributes
+    listener: str  # "dimse", "folder", ...
+    calling_ae: str = ""
+    peer_address: str = ""
+    association_id: int | None = None
+    quiet_seconds: float  # the study is complete this long after its last instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedInstance:
+    """Bytes that were kept although they cannot be indexed, with the reason."""
+
+    digest: str
+    size: int
+    reason: str
+    listener: str
+    calling_ae: str = ""
+    peer_address: str = ""
+    association_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What the index did with an instance. `revision` is the study revision it belongs to."""
+
+    outcome: ReceiptOutcome
+    study_id: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRecord:
+    """One instance in the index."""
+
+    id: int
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    instance_number: str
+    digest: str
+    size: int
+    state: InstanceState
+    received_at: datetime
+    revision: int  # the study revision that this instance opened or joined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesRecord:
+    """One series in the index."""
+
+    id: int
+    series_instance_uid: str
+    attributes: SeriesAttributes
+    instances: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """One study in the index, at its current revision."""
+
+    id: int
+    study_instance_uid: str
+    revision: int
+    state: StudyState
+    attributes: StudyAttributes
+    listener: str
+    calling_ae: str
+    modalities: tuple[str, ...]
+    series: int
+    instances: int
+    size: int
+    first_received_at: datetime
+    last_received_at: datetime
+    complete_after: datetime
+    evidence: Mapping[str, JsonValue] = field(default_factory=dict)
+    reason: str = ""
+    rule_revision: int | None = None
+    explanation: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """One job that routing asks for."""
+
+    rule: str
+    engine: str
+    priority: int  # higher runs first
+    series_instance_uids: tuple[str, ...]
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """The outcome of routing one study revision. Without jobs the study is UNMATCHED."""
+
+    rule_revision: int
+    jobs: tuple[NewJob, ...]
+    explanation: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predecessor:
+    """A result object that an earlier revision produced and this run supersedes."""
+
+    writer: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One engine on one study revision, as shown to people."""
+
+    id: int
+    study_id: int
+    study_instance_uid: str
+    revision: int
+    rule: str
+    rule_revision: int
+    engine: str
+    priority: int
+    series_instance_uids: tuple[str, ...]
+    destinations: tuple[str, ...]
+    state: JobState
+    attempts: int
+    max_attempts: int
+    worker: str
+    error_class: ErrorClass | None
+    error: str
+    created_at: datetime
+    not_before: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    lease_until: datetime | None
+    summary: Mapping[str, JsonValue]
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedJob:
+    """A job that this worker owns until `lease_until`; `token` fences late writes."""
+
+    job: JobRecord
+    token: int
+    lease_until: datetime
+    study: StudyRecord
+    instances: tuple[InstanceRecord, ...]  # CURRENT ones of the job's series, by SOP Instance UID
+    predecessors: tuple[Predecessor, ...]
+    series_created_at: datetime  # creation of the first job of this (study, rule, engine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewResult:
+    """One result object whose file is durable in the object store."""
+
+    writer: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOutcome:
+    """How a job ended: `state` is SUCCEEDED or REFUSED."""
+
+    state: JobState
+    results: tuple[NewResult, ...]
+    summary: Mapping[str, JsonValue]
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRecord:
+    """One result object."""
+
+    id: int
+    job_id: int
+    study_instance_uid: str
+    engine: str
+    writer: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    digest: str
+    size: int
+    revision: int
+    created_at: datetime
+    superseded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationRecord:
+    """A destination and the state of its breaker."""
+
+    name: str
+    kind: str
+    failures: int = 0
+    parked_until: datetime | None = None
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecord:
+    """One result object on its way to one destination."""
+
+    id: int
+    result_id: int
+    job_id: int
+    study_instance_uid: str
+    destination: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    state: DeliveryState
+    attempts: int
+    status: int | None  # the last DIMSE status, if one came back
+    error: str
+    created_at: datetime
+    not_before: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedDelivery:
+    """A delivery that this dispatcher owns until its lease ends."""
+
+    delivery: DeliveryRecord
+    token: int
+    digest: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryAttempt:
+    """What came of one attempt.
+
+    `state` is SENT, WARNED, FAILED, or QUEUED with `retry_in` seconds.
+    """
+
+    state: DeliveryState
+    status: int | None = None
+    error: str = ""
+    retry_in: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleRevision:
+    """One immutable revision of the routing rules."""
+
+    revision: int
+    text: str
+    digest: str
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """One engine package as this node knows it."""
+
+    name: str
+    version: str
+    digest: str
+    task: str
+    runtime: str
+    intended_use: str
+    state: EngineState
+    reason: str = ""
+    golden: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """One line of a timeline. `details` holds ids, codes and counts, never text of a data set."""
+
+    id: int
+    at: datetime
+    study_id: int | None
+    job_id: int | None
+    delivery_id: int | None
+    action: str  # "study.completed", "job.failed", ...
+    actor: str
+    details: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationRecord:
+    """One association, from request to end."""
+
+    id: int
+    listener: str
+    calling_ae: str
+    called_ae: str
+    peer_address: str
+    state: AssociationState
+    opened_at: datetime
+    closed_at: datetime | None
+    received: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conservation:
+    """Invariant 14: what was acknowledged, and where it is now. Counts of instances.
+
+    `received` counts the receipts; the others count rows that are independent of them. `missing`
+    is the difference, and it is zero at all times.
+    """
+
+    received: int
+    in_progress: int
+    routed: int
+    discarded: int  # by a named rule revision
+    failed: int  # and visible
+    duplicates: int
+    conflicts: int
+    own_results: int
+    quarantined: int
+
+    @property
+    def missing(self) -> int:
+        """Acknowledged instances that no state accounts for."""
+        return self.received - (
+            self.in_progress
+            + self.routed
+            + self.discarded
+            + self.failed
+            + self.duplicates
+            + self.conflicts
+            + self.own_results
+            + self.quarantined
+        )
