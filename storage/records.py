@@ -36,6 +36,10 @@ class OutOfResourcesError(StorageError):
     """The disk or the database could not take the data now; the sender may try again (0xA700)."""
 
 
+class ObjectTooLargeError(StorageError):
+    """The object is larger than the limit; nothing of it was kept."""
+
+
 class LeaseLostError(StorageError):
     """The job or delivery was taken over by another owner; this owner's outcome is dropped."""
 
@@ -115,6 +119,20 @@ class QuarantinedInstance:
     calling_ae: str = ""
     peer_address: str = ""
     association_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineRecord:
+    """One note of bytes that could not be indexed."""
+
+    id: int
+    at: datetime
+    digest: str
+    size: int
+    reason: str
+    listener: str
+    calling_ae: str
+    peer_address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -418,7 +436,7 @@ class Conservation:
     duplicates: int
     conflicts: int
     own_results: int
-    quarantined: int
+    quarantined: int  # kept, but answered with an error: not part of what was acknowledged
 
     @property
     def missing(self) -> int:
@@ -431,5 +449,4 @@ class Conservation:
             + self.duplicates
             + self.conflicts
             + self.own_results
-            + self.quarantined
         )

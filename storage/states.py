@@ -60,7 +60,6 @@ class ReceiptOutcome(StrEnum):
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
     OWN_RESULT = "own_result"  # our own result coming back: counted, never processed
-    QUARANTINED = "quarantined"
 
 
 class AssociationState(StrEnum):

@@ -1,0 +1,154 @@
+"""The database: engine, sessions, one `transaction()`, and the schema's revision."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+from storage.records import OutOfResourcesError, SchemaError
+
+SQLITE_BUSY_SECONDS: Final = 30
+READING: Final = "wetread_reading"
+
+
+class Database:
+    """A pool of connections and the one way to use them."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = open_engine(url)
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Open a session, commit it at the end, roll it back on any error.
+
+        Raises:
+            OutOfResourcesError: the database is locked, full, gone or read-only.
+        """
+        with self._session() as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Open a session that only reads: on SQLite it takes no write lock.
+
+        Raises:
+            OutOfResourcesError: the database is gone or locked.
+        """
+        with self._session() as session:
+            session.connection(execution_options={READING: True})
+            yield session
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        session = Session(self._engine, expire_on_commit=False)
+        try:
+            with session, session.begin():
+                yield session
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise OutOfResourcesError(
+                f"the database cannot take data: {type(error.orig).__name__}"
+            ) from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def open_engine(url: str) -> Engine:
+    """Make an engine with the settings that each database needs to be durable and fair."""
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": SQLITE_BUSY_SECONDS, "isolation_level": None},
+        pool_size=20,
+        max_overflow=40,
+    )
+    event.listen(engine, "connect", _on_sqlite_connect)
+    event.listen(engine, "begin", _on_sqlite_begin)
+    return engine
+
+
+def _on_sqlite_connect(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own type
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        f"busy_timeout={SQLITE_BUSY_SECONDS * 1000}",
+        "foreign_keys=on",
+        "synchronous=FULL",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _on_sqlite_begin(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's event hands it over
+    reading = connection.get_execution_options().get(READING, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the schema up to a revision."""
+    command.upgrade(_config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the schema back to an older revision; `base` removes it."""
+    command.downgrade(_config(url), revision)
+
+
+def check_schema(url: str) -> None:
+    """Refuse to work on a schema that is not this version's.
+
+    Raises:
+        SchemaError: saying what to run.
+    """
+    scripts = ScriptDirectory.from_config(_config(url))
+    wanted = scripts.get_current_head()
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            there = MigrationContext.configure(connection).get_current_revision()
+    except DBAPIError as error:
+        shown = make_url(url).render_as_string(hide_password=True)
+        raise SchemaError(f"{shown}: cannot be opened: {type(error.orig).__name__}") from error
+    finally:
+        engine.dispose()
+    if there == wanted:
+        return
+    if there is None:
+        raise SchemaError("the database has no schema: run `wetread migrate`")
+    known = {
+        script.revision for script in ScriptDirectory.from_config(_config(url)).walk_revisions()
+    }
+    if there in known:
+        raise SchemaError(f"the schema is at {there}, not {wanted}: run `wetread migrate`")
+    raise SchemaError(
+        f"the schema is at {there}, which this version does not know: run the newer version, "
+        "or take the schema back with it"
+    )
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    scripts = importlib.resources.files("storage") / "migrations"
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    return config

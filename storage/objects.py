@@ -1,0 +1,159 @@
+"""Instance bytes by key: whole or not at all, synced, named by their digest only."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from storage.records import ObjectTooLargeError, OutOfResourcesError, StoredObject
+
+CHUNK: Final = 1 << 20
+DIGEST_LENGTH: Final = 64
+RESOURCE_ERRORS: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+)
+
+
+class ObjectStore:
+    """Files under `root/objects`, named by the SHA-256 of their data; parts in `root/incoming`.
+
+    A part file is written and synced, then renamed to its name, then the folder is synced: a name
+    under `objects` always has all of its bytes on the disk.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._objects = root / "objects"
+        self._incoming = root / "incoming"
+        for folder in (self._objects, self._incoming):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def write(
+        self, data: BinaryIO, *, prefix: bytes = b"", limit: int | None = None
+    ) -> StoredObject:
+        """Keep `prefix` and all of `data` as one object; when this returns it is durable.
+
+        The digest is over `data` alone. Bytes that are there already are not written twice.
+
+        Raises:
+            ObjectTooLargeError: `data` is longer than `limit`.
+            OutOfResourcesError: the disk is full, over quota, read-only or failing.
+        """
+        part = self._incoming / f"{uuid.uuid4().hex}.part"
+        try:
+            with _resources(), part.open("xb") as file:
+                digest, size = self._write_part(file, data, prefix, limit)
+                target = self.path(digest)
+                if self._there(target, len(prefix), size):
+                    return StoredObject(digest=digest, size=size, created=False)
+                self._sync(file)
+                self._rename(part, target)
+            return StoredObject(digest=digest, size=size, created=True)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Return where the object with this digest lies, or would lie."""
+        if len(digest) != DIGEST_LENGTH or not set(digest) <= set("0123456789abcdef"):
+            raise ValueError("a digest is 64 lower-case hexadecimal digits")
+        return self._objects / digest[:2] / digest[2:]
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open an object for reading, from its first byte (the prefix)."""
+        return self.path(digest).open("rb")
+
+    def exists(self, digest: str) -> bool:
+        """Say whether the object is there."""
+        return self.path(digest).is_file()
+
+    def delete(self, digest: str) -> None:
+        """Remove an object. Only retention may call this (invariant 2)."""
+        target = self.path(digest)
+        target.unlink(missing_ok=True)
+        if target.parent.is_dir():
+            _sync_folder(target.parent)
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digest of every object, in order."""
+        for folder in sorted(self._objects.iterdir()):
+            for item in sorted(folder.iterdir()):
+                yield folder.name + item.name
+
+    def sweep_parts(self, older_than: datetime) -> int:
+        """Remove part files last written before a moment; return how many there were."""
+        count = 0
+        for part in self._incoming.iterdir():
+            try:
+                written = datetime.fromtimestamp(part.stat().st_mtime, UTC)
+                if written < older_than:
+                    part.unlink()
+                    count += 1
+            except FileNotFoundError:
+                continue  # its writer ended meanwhile
+        return count
+
+    def free_bytes(self) -> int:
+        """Return how much the disk under the objects can still take."""
+        return shutil.disk_usage(self._objects).free
+
+    def _there(self, target: Path, prefix_size: int, size: int) -> bool:
+        """Say whether the object is there, whole. An older prefix may differ in length."""
+        try:
+            there = target.stat().st_size
+        except FileNotFoundError:
+            return False
+        return there >= size and (prefix_size > 0 or there == size)
+
+    @staticmethod
+    def _write_part(
+        file: BinaryIO, data: BinaryIO, prefix: bytes, limit: int | None
+    ) -> tuple[str, int]:
+        digest, size = hashlib.sha256(), 0
+        file.write(prefix)
+        while chunk := data.read(CHUNK):
+            size += len(chunk)
+            if limit is not None and size > limit:
+                raise ObjectTooLargeError(f"the object is larger than {limit} bytes")
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        return digest.hexdigest(), size
+
+    @staticmethod
+    def _sync(file: BinaryIO) -> None:
+        os.fsync(file.fileno())
+
+    @staticmethod
+    def _rename(part: Path, target: Path) -> None:
+        if not target.parent.is_dir():
+            target.parent.mkdir(exist_ok=True)
+            _sync_folder(target.parent.parent)
+        part.rename(target)
+        _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _resources() -> Iterator[None]:
+    """Turn the operating system's lack of resources into the domain's error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in RESOURCE_ERRORS:
+            name = errno.errorcode[error.errno]
+            raise OutOfResourcesError(f"the object store cannot take data: {name}") from error
+        raise
