@@ -181,6 +181,7 @@ class ResultContext:
     distinct SOP Instance UID, in grid order; for a refusal without sources: headers of the job's
     instances, so that patient and study are known. `generation` is the study revision, from 1.
     `written` are the objects of the writers that ran before, by writer name.
+    `series_instance_uids` are the job's series; where empty, those of the sources stand for them.
     """
 
     job_key: str
@@ -195,6 +196,7 @@ class ResultContext:
     sources: tuple[Dataset, ...]
     superseded: tuple[SupersededResult, ...]
     written: Mapping[str, tuple[Dataset, ...]]
+    series_instance_uids: tuple[str, ...] = ()
 
 
 class ResultWriter(ABC):

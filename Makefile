@@ -1,0 +1,69 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+# A stamp's name holds the hash of what it was made from: when that changes, the step is done again.
+RUN_STAMP := .make/run-$(shell cat pyproject.toml deploy/apt/run.txt | sha256sum | cut -c1-16)
+TEST_STAMP := .make/test-$(shell cat pyproject.toml deploy/apt/*.txt | sha256sum | cut -c1-16)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do command -v $$p >/dev/null && \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+CONFIG ?= config/wetread.toml
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: demo
+demo: $(RUN_STAMP) ## set up, then send real CT through a node to a stand-in PACS and show what came of it
+	$(BIN)/wetread demo --output demo-output
+
+.PHONY: run
+run: $(RUN_STAMP) ## run the node in the foreground (CONFIG=config/wetread.toml)
+	$(BIN)/wetread run --config $(CONFIG)
+
+.PHONY: test
+test: $(TEST_STAMP) lint types contracts unit ## install what the tests need, then every check and test
+
+.PHONY: check
+check: test ## the same as test
+
+.PHONY: lint
+lint: $(TEST_STAMP) ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(TEST_STAMP) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: $(TEST_STAMP) ## mypy --strict, tests included
+	$(BIN)/mypy
+
+.PHONY: contracts
+contracts: $(TEST_STAMP) ## the layering contracts
+	$(BIN)/lint-imports
+
+.PHONY: unit
+unit: $(TEST_STAMP) ## all tests but those that need a GPU, whose number is told; the wheel smoke test is one
+	$(BIN)/pytest -m "not gpu"
+
+.PHONY: clean
+clean: ## remove the virtual environment and what the tools left
+	rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist demo-output
+
+.venv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed (apt-get install python3)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || deploy/apt/install.sh deploy/apt/run.txt
+	$(PYTHON) -m venv .venv
+
+$(RUN_STAMP): | .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@mkdir -p .make && touch $@
+
+$(TEST_STAMP): | .venv
+	deploy/apt/install.sh deploy/apt/*.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,test]'
+	@mkdir -p .make && touch $@ $(RUN_STAMP)

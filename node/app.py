@@ -1,0 +1,442 @@
+"""The composition root: builds the node bottom-up, stops it top-down. Knows everything.
+
+Nothing knows this module but the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import structlog
+from engines.package import shipped_folder
+
+import node.delivery
+import node.listeners
+from node.admin.app import AdminServer
+from node.admin.context import AdminContext, ListenerSummary, SettingsSummary
+from node.catalogue import Catalogue
+from node.clock import Clock, system_clock
+from node.completion import Completion
+from node.dispatch import Dispatcher, DispatchLimits
+from node.ingest import StudyIngest
+from node.interfaces import DeliveryTarget, DeviceIdentity, Listener, PluginSettings
+from node.planning import Planner, RuleBooks
+from node.plugins import discover
+from node.pool import WorkerPool
+from node.reconcile import Reconciliation
+from node.routing import RuleSet, check_references, parse_rules
+from node.sandbox import Sandbox
+from node.scheduler import Scheduler, Sweep
+from node.settings import Settings, SettingsError, quiet_seconds_for, validate_plugin_table
+from node.worker import Worker, WorkerLimits
+from storage.associations import AssociationStore
+from storage.database import Database, check_schema, migrate
+from storage.deliveries import DeliveryStore
+from storage.engines import EngineStore
+from storage.events import EventStore
+from storage.jobs import JobStore
+from storage.objects import ObjectStore
+from storage.records import StorageError
+from storage.rules import RuleStore
+from storage.studies import StudyStore
+
+MANUFACTURER: Final = "wetread"
+MODEL: Final = "wetread"
+HEADER_MEMORY_MIB: Final = 2048
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Everything that keeps state."""
+
+    database: Database
+    objects: ObjectStore
+    associations: AssociationStore
+    studies: StudyStore
+    jobs: JobStore
+    deliveries: DeliveryStore
+    rules: RuleStore
+    engines: EngineStore
+    events: EventStore
+
+
+def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
+    """Open the stores of a node; the database must have this version's schema.
+
+    Raises:
+        SchemaError: saying what to run.
+    """
+    url = settings.database_url()
+    check_schema(url)
+    database = Database(url)
+    return Stores(
+        database=database,
+        objects=ObjectStore(settings.node.data_dir / "objects"),
+        associations=AssociationStore(database, clock),
+        studies=StudyStore(database, clock),
+        jobs=JobStore(database, clock),
+        deliveries=DeliveryStore(database, clock),
+        rules=RuleStore(database, clock),
+        engines=EngineStore(database, clock),
+        events=EventStore(database, clock),
+    )
+
+
+def prepare(settings: Settings) -> None:
+    """Make the data folder and, on SQLite, bring the schema up to date.
+
+    A PostgreSQL schema is shared by several nodes: there a person runs `wetread migrate`.
+    """
+    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    if settings.database_url().startswith("sqlite"):
+        migrate(settings.database_url())
+
+
+def software_version() -> str:
+    """Return the version of the installed distribution."""
+    return version("wetread")
+
+
+def device_identity(settings: Settings) -> DeviceIdentity:
+    """Return how this installation names itself in results."""
+    return DeviceIdentity(
+        manufacturer=MANUFACTURER,
+        model=MODEL,
+        serial_number=settings.node.serial_number,
+        station_name=settings.node.name,
+        software_version=f"wetread {software_version()}",
+    )
+
+
+def engine_folders(settings: Settings) -> tuple[Path, ...]:
+    """Return where engine packages are looked for: those that ship, then the site's own."""
+    return (shipped_folder(), *settings.engines.folders)
+
+
+def read_rules(path: Path, *, engines: frozenset[str], destinations: frozenset[str]) -> RuleSet:
+    """Read and check a rules file (invariant 7).
+
+    Raises:
+        RulesError: naming the key path.
+        SettingsError: a rule names an engine or destination that is not there.
+    """
+    rules = parse_rules(path.read_text(encoding="utf-8"))
+    problems = check_references(rules, engines, destinations)
+    if problems:
+        raise SettingsError(f"{path}: " + "; ".join(problems))
+    return rules
+
+
+class Node:
+    """A complete node in one process: listeners, sweeps, workers, dispatchers, admin page."""
+
+    def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._closers: list[Callable[[], None]] = []
+        self.listeners: list[Listener[PluginSettings]] = []
+        self.admin: AdminServer | None = None
+
+    def start(self) -> None:
+        """Start bottom-up: state, rules, engines, reconciliation, ways out, ways in.
+
+        Raises:
+            SettingsError, RulesError, ListenerError, CatalogueError, StorageError: with the
+            reason; what was started before is stopped again.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop top-down; what is in flight is finished or handed back."""
+        while self._closers:
+            close = self._closers.pop()
+            close()
+
+    def _start(self) -> None:
+        prepare(self.settings)
+        self.stores = open_stores(self.settings, self._clock)
+        self._closers.append(self.stores.database.close)
+        self._load_engines_and_rules()
+        ingest = self._build_ingest()
+        self._reconcile(ingest)
+        self._start_dispatchers()
+        self._start_sweeps()
+        self._start_workers()
+        self._start_listeners(ingest)
+        self._start_admin()
+        log.info("node.started", node=self.settings.node.name)
+
+    def _load_engines_and_rules(self) -> None:
+        self._header_sandbox = Sandbox(memory_mib=HEADER_MEMORY_MIB)
+        self._closers.append(self._header_sandbox.close)
+        self.catalogue = make_catalogue(self.settings, self.stores)
+        self.catalogue.load()
+        path = self.settings.rules.file
+        if path is None:
+            return
+        read_rules(
+            path,
+            engines=self.catalogue.names(),
+            destinations=frozenset(self.settings.destinations),
+        )
+        self.stores.rules.save(path.read_text(encoding="utf-8"), by="start-up")
+
+    def _build_ingest(self) -> StudyIngest:
+        storage = self.settings.storage
+        return StudyIngest(
+            objects=self.stores.objects,
+            studies=self.stores.studies,
+            associations=self.stores.associations,
+            quiet_time=lambda modality, ae: quiet_seconds_for(self.settings, modality, ae),
+            max_object_bytes=storage.max_object_mib << 20,
+            reserve_bytes=storage.reserve_mib << 20,
+        )
+
+    def _reconcile(self, ingest: StudyIngest) -> None:
+        staging = staging_folder(self.settings)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        Reconciliation(
+            objects=self.stores.objects,
+            studies=self.stores.studies,
+            associations=self.stores.associations,
+            events=self.stores.events,
+            ingest=ingest,
+            clock=self._clock,
+            own_model=MODEL,
+        ).run()
+
+    def _start_dispatchers(self) -> None:
+        targets = build_targets(self.settings)
+        self.stores.deliveries.set_destinations(
+            [(name, target.name) for name, target in targets.items()]
+        )
+        self.dispatchers = [self._dispatcher(name, target) for name, target in targets.items()]
+        for dispatcher in self.dispatchers:
+            dispatcher.start()
+            self._closers.append(dispatcher.stop)
+
+    def _dispatcher(self, name: str, target: DeliveryTarget[PluginSettings]) -> Dispatcher:
+        delivery = self.settings.delivery
+        return Dispatcher(
+            destination=name,
+            target=target,
+            deliveries=self.stores.deliveries,
+            objects=self.stores.objects,
+            clock=self._clock,
+            limits=DispatchLimits(
+                batch=delivery.batch,
+                lease_seconds=delivery.lease_seconds,
+                idle_seconds=delivery.idle_seconds,
+                retry_first_seconds=delivery.retry_first_seconds,
+                retry_max_seconds=delivery.retry_max_seconds,
+                breaker_failures=delivery.breaker_failures,
+                breaker_seconds=delivery.breaker_seconds,
+            ),
+        )
+
+    def _start_sweeps(self) -> None:
+        planner = Planner(
+            studies=self.stores.studies,
+            objects=self.stores.objects,
+            rules=RuleBooks(self.stores.rules),
+            sandbox=self._header_sandbox,
+            clock=self._clock,
+            max_attempts=self.settings.worker.max_attempts,
+        )
+        completion = Completion(studies=self.stores.studies, planner=planner, clock=self._clock)
+        seconds = self.settings.completion.sweep_seconds
+        scheduler = Scheduler(
+            (
+                Sweep(name="completion", seconds=seconds, run=completion.sweep),
+                Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
+                Sweep(
+                    name="delivery-leases",
+                    seconds=seconds,
+                    run=self.stores.deliveries.expire_leases,
+                ),
+                *(
+                    Sweep(
+                        name=f"knock-{dispatcher.destination}",
+                        seconds=seconds,
+                        run=dispatcher.knock,
+                    )
+                    for dispatcher in self.dispatchers
+                ),
+            )
+        )
+        scheduler.start()
+        self._closers.append(scheduler.stop)
+
+    def _start_workers(self) -> None:
+        self.pool = WorkerPool(
+            self.catalogue, lambda: make_workers(self.settings, self.stores, self.catalogue)
+        )
+        self.pool.start()
+        self._closers.append(self.pool.stop)
+
+    def _start_listeners(self, ingest: StudyIngest) -> None:
+        for listener in build_listeners(self.settings, ingest):
+            listener.start()
+            self.listeners.append(listener)
+            self._closers.append(listener.stop)
+            log.info("listener.started", listener=listener.name, address=listener.address())
+
+    def _start_admin(self) -> None:
+        if not self.settings.admin.enabled:
+            return
+        self.admin = AdminServer(
+            self._admin_context(), self.settings.admin.host, self.settings.admin.port
+        )
+        self.admin.start()
+        self._closers.append(self.admin.stop)
+
+    def _admin_context(self) -> AdminContext:
+        settings = self.settings
+        return AdminContext(
+            studies=self.stores.studies,
+            jobs=self.stores.jobs,
+            deliveries=self.stores.deliveries,
+            rules=self.stores.rules,
+            engines=self.stores.engines,
+            events=self.stores.events,
+            associations=self.stores.associations,
+            device_name=settings.node.name,
+            version=software_version(),
+            clock=self._clock,
+            readiness=self.readiness,
+            live=lambda: True,
+            settings=SettingsSummary(
+                listeners=tuple(
+                    ListenerSummary(name=item.name, address=item.address())
+                    for item in self.listeners
+                ),
+                destinations={item.destination: item.target.address() for item in self.dispatchers},
+                lines=(
+                    ("Data folder", str(settings.node.data_dir)),
+                    ("Database", self.stores.database.dialect),
+                    ("Quiet time", f"{settings.completion.quiet_seconds:g} s"),
+                    ("Engine processes", str(settings.worker.processes)),
+                ),
+            ),
+        )
+
+    def readiness(self) -> dict[str, str]:
+        """Return each component with what is wrong with it; empty text means ready."""
+        database = ""
+        try:
+            self.stores.jobs.counts()
+        except StorageError as error:
+            database = f"not available: {type(error).__name__}"
+        low = self.stores.objects.free_bytes() < self.settings.storage.reserve_mib << 20
+        return {
+            "database": database,
+            "disk": "full up to the reserve: C-STORE is answered 0xA700" if low else "",
+            "engines": "" if self.pool.ready() else "golden cases are being verified",
+        }
+
+
+def staging_folder(settings: Settings) -> Path:
+    """Return where sandboxes leave result files until they are checked and kept."""
+    return settings.node.data_dir / "staging"
+
+
+def make_catalogue(settings: Settings, stores: Stores) -> Catalogue:
+    """Build the catalogue of engines; nothing is read or run yet."""
+    return Catalogue(
+        folders=engine_folders(settings),
+        store=stores.engines,
+        sandbox=Sandbox(memory_mib=settings.worker.memory_mib),
+        threads=settings.worker.threads,
+    )
+
+
+def make_workers(settings: Settings, stores: Stores, catalogue: Catalogue) -> list[Worker]:
+    """Build as many workers as configured, each with its own sandbox."""
+    staging = staging_folder(settings)
+    staging.mkdir(parents=True, exist_ok=True)
+    limits = WorkerLimits(
+        staging=staging,
+        memory_mib=settings.worker.memory_mib,
+        threads=settings.worker.threads,
+        lease_seconds=settings.worker.lease_seconds,
+        idle_seconds=settings.worker.idle_seconds,
+    )
+    return [
+        Worker(
+            name=f"{settings.node.name}-{os.getpid()}-{index}",
+            jobs=stores.jobs,
+            events=stores.events,
+            objects=stores.objects,
+            engines=catalogue.active,
+            device=device_identity(settings),
+            limits=limits,
+        )
+        for index in range(settings.worker.processes)
+    ]
+
+
+def make_pool(settings: Settings, stores: Stores) -> WorkerPool:
+    """Build the workers of a process that has nothing else (`wetread worker`)."""
+    catalogue = make_catalogue(settings, stores)
+    catalogue.load()
+    return WorkerPool(catalogue, lambda: make_workers(settings, stores, catalogue))
+
+
+def build_targets(settings: Settings) -> dict[str, DeliveryTarget[PluginSettings]]:
+    """Build every configured destination.
+
+    Raises:
+        SettingsError: naming the key path.
+    """
+    kinds = discover(node.delivery, DeliveryTarget)  # type: ignore[type-abstract]  # a plugin base
+    targets: dict[str, DeliveryTarget[PluginSettings]] = {}
+    for name, table in settings.destinations.items():
+        path = f"destinations.{name}"
+        raw = dict(table)
+        kind = raw.pop("kind", None)
+        if kind not in kinds:
+            raise SettingsError(f"{path}.kind: {kind!r} is not one of {sorted(kinds)}")
+        target = kinds[str(kind)]
+        targets[name] = target(validate_plugin_table(raw, target.settings_type, path))
+    return targets
+
+
+def build_listeners(settings: Settings, ingest: StudyIngest) -> list[Listener[PluginSettings]]:
+    """Build every configured listener.
+
+    Raises:
+        SettingsError: naming the key path.
+    """
+    return [kind(checked, ingest) for kind, checked in check_listeners(settings)]
+
+
+def check_listeners(
+    settings: Settings,
+) -> list[tuple[type[Listener[PluginSettings]], PluginSettings]]:
+    """Check the table of every configured listener; open none.
+
+    Raises:
+        SettingsError: naming the key path.
+    """
+    kinds = discover(node.listeners, Listener)  # type: ignore[type-abstract]  # a plugin base
+    checked: list[tuple[type[Listener[PluginSettings]], PluginSettings]] = []
+    for name, table in settings.listeners.items():
+        if name not in kinds:
+            raise SettingsError(f"listeners.{name}: is not one of {sorted(kinds)}")
+        kind: type[Listener[PluginSettings]] = kinds[name]
+        path = f"listeners.{name}"
+        checked.append((kind, validate_plugin_table(table, kind.settings_type, path)))
+    return checked

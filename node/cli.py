@@ -1,0 +1,445 @@
+"""The command line. Wrong usage or configuration ends with status 2 and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from engines.package import PackageError
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from node import app as composition
+from node.admin.app import AdminServerError
+from node.catalogue import Catalogue, CatalogueError, read_packages
+from node.clock import system_clock
+from node.delivery.dimse import DimseTarget, DimseTargetSettings
+from node.demo import Demo, DemoError, DemoOptions
+from node.interfaces import ListenerError, Outgoing, SendVerdict, Sent
+from node.log import configure_logging
+from node.pacs import StandInPacs
+from node.planning import NoRulesError, Planner, RuleBooks
+from node.plugins import PluginError
+from node.routing import RulesError, parse_rules
+from node.sandbox import Sandbox
+from node.settings import Settings, SettingsError, load_settings
+from storage.database import downgrade, migrate
+from storage.records import NotFoundError, SchemaError, StorageError
+
+USAGE_ERROR = 2
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="WETREAD_CONFIG", help="The node's TOML configuration."),
+]
+DEFAULT_CONFIG = Path("config/wetread.toml")
+
+app = typer.Typer(
+    name="wetread",
+    help="The AI node beside a hospital's PACS.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+rules_app = typer.Typer(help="Routing rules.", no_args_is_help=True)
+engines_app = typer.Typer(help="Engine packages.", no_args_is_help=True)
+app.add_typer(rules_app, name="rules")
+app.add_typer(engines_app, name="engines")
+
+out = Console()
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turn what an admin can mend into one line and status 2; anything else keeps its traceback."""
+    try:
+        yield
+    except (
+        AdminServerError,
+        CatalogueError,
+        DemoError,
+        ListenerError,
+        NoRulesError,
+        NotFoundError,
+        PackageError,
+        PluginError,
+        RulesError,
+        SchemaError,
+        SettingsError,
+        OSError,
+    ) as error:
+        err.print(f"wetread: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(USAGE_ERROR) from error
+    except StorageError as error:
+        err.print(f"wetread: storage: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+
+
+def _settings(config: Path) -> Settings:
+    settings = load_settings(config)
+    configure_logging(level=settings.logging.level, style=settings.logging.format)
+    return settings
+
+
+def _wait_for_signal() -> None:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
+
+
+@app.command()
+def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the node in the foreground until it is told to stop."""
+    with _clear_errors():
+        node = composition.Node(_settings(config))
+        node.start()
+        for listener in node.listeners:
+            err.print(f"listening: {listener.address()}", markup=False)
+        if node.admin is not None:
+            err.print(f"admin page: http://127.0.0.1:{node.admin.port}/", markup=False)
+        try:
+            _wait_for_signal()
+        finally:
+            node.stop()
+
+
+@app.command()
+def worker(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run engine workers only, beside nodes that share a PostgreSQL database."""
+    with _clear_errors():
+        settings = _settings(config)
+        if settings.database_url().startswith("sqlite"):
+            raise SettingsError(
+                "database.url: a separate worker needs PostgreSQL; on SQLite the node's own "
+                "workers are the only ones that may write"
+            )
+        pool = composition.make_pool(settings, composition.open_stores(settings))
+        pool.start()
+        try:
+            _wait_for_signal()
+        finally:
+            pool.stop()
+
+
+@app.command()
+def demo(
+    *,
+    folder: Annotated[
+        Path | None, typer.Option("--input", help="Send this folder of DICOM files instead.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep the node's data here instead of a temporary folder.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where pictures and results are written.")] = Path(
+        "demo-output"
+    ),
+    keep: Annotated[
+        bool, typer.Option(help="Keep the node and its admin page up until Ctrl-C.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object as the last line.")
+    ] = False,
+) -> None:
+    """Run a complete node and a stand-in PACS, and send real studies through them."""
+    with _clear_errors():
+        configure_logging(level="error", style="console")
+        options = DemoOptions(folder=folder, data_dir=data_dir, output=output)
+        with Demo(options, err if as_json else out) as session:
+            report = session.run()
+            if as_json:
+                print(json.dumps(report.as_json()))  # noqa: T201 - the last line is for programs
+            if keep:
+                err.print(f"admin page: {session.admin_address()}   (Ctrl-C ends)", markup=False)
+                _wait_for_signal()
+        if not report.succeeded:
+            raise typer.Exit(1)
+
+
+@app.command()
+def pacs(
+    folder: Annotated[Path, typer.Argument(help="Where received objects are kept.")],
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 11113,
+    ae_title: Annotated[str, typer.Option(help="Its AE title.")] = "STANDIN",
+) -> None:
+    """Run a stand-in PACS that keeps what it is sent, for acceptance tests at a new site."""
+    with _clear_errors():
+        configure_logging(level="info", style="console")
+        standin = StandInPacs(folder, ae_title=ae_title, host=host, port=port)
+        standin.start()
+        err.print(f"stand-in PACS: {standin.address()}   files: {folder}", markup=False)
+        try:
+            _wait_for_signal()
+        finally:
+            standin.stop()
+        for study in standin.listing():
+            out.print(f"{study.study_instance_uid}: {study.count} instances", markup=False)
+
+
+@app.command()
+def send(
+    folder: Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder of them.")],
+    *,
+    host: Annotated[str, typer.Option(help="The peer's address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The peer's port.")] = 11112,
+    ae_title: Annotated[str, typer.Option("--called", help="Called AE title.")] = "WETREAD",
+    calling: Annotated[str, typer.Option(help="Calling AE title.")] = "WETREAD-SEND",
+) -> None:
+    """Send DICOM files by C-STORE, as they are, over one association."""
+    from node.demo_data import dicom_files
+
+    with _clear_errors():
+        target = DimseTarget(
+            DimseTargetSettings(host=host, port=port, ae_title=ae_title, calling_ae_title=calling)
+        )
+        files: list[Outgoing] = list(dicom_files(folder))
+        if not files:
+            raise SettingsError(f"{folder}: holds no DICOM file")
+        answers: list[Sent] = []
+        target.send(files, lambda _, sent: answers.append(sent))
+    good = sum(item.verdict in {SendVerdict.ACCEPTED, SendVerdict.WARNED} for item in answers)
+    out.print(f"{good} of {len(files)} objects accepted by {target.address()}", markup=False)
+    for message in sorted({item.message for item in answers if item.message}):
+        err.print(message, markup=False)
+    if good < len(files):
+        raise typer.Exit(1)
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Read configuration, rules, engines and destinations as a start would; change nothing."""
+    with _clear_errors():
+        settings = load_settings(config)
+        targets = composition.build_targets(settings)
+        doors = composition.check_listeners(settings)
+        engines = read_packages(composition.engine_folders(settings))
+        if settings.rules.file is not None:
+            composition.read_rules(
+                settings.rules.file,
+                engines=frozenset(item.package.name for item in engines),
+                destinations=frozenset(targets),
+            )
+        out.print(f"{config}: good", markup=False)
+        for kind, _ in doors:
+            out.print(f"  listener     {kind.name}", markup=False)
+        for name, target in targets.items():
+            out.print(f"  destination  {name}: {target.address()}", markup=False)
+        for item in engines:
+            out.print(f"  engine       {item.package.name} {item.package.version}", markup=False)
+
+
+@app.command("migrate")
+def migrate_command(
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    revision: Annotated[str, typer.Option(help="Schema revision to go to.")] = "head",
+    down: Annotated[bool, typer.Option("--down", help="Go back to REVISION.")] = False,
+) -> None:
+    """Bring the database schema to this version, or back to an older one."""
+    with _clear_errors():
+        settings = load_settings(config)
+        settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+        move: Callable[[str, str], None] = downgrade if down else migrate
+        move(settings.database_url(), revision)
+        out.print(f"schema: {revision}", markup=False)
+
+
+@app.command()
+def studies(
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 30,
+    text: Annotated[str, typer.Option(help="Part of an accession number, UID, ...")] = "",
+) -> None:
+    """List studies with their state."""
+    with _clear_errors():
+        stores = composition.open_stores(load_settings(config))
+        table = Table("study", "modalities", "instances", "revision", "state", "received", "reason")
+        for study in stores.studies.list(limit=limit, text=text):
+            table.add_row(
+                study.study_instance_uid,
+                " ".join(study.modalities),
+                str(study.instances),
+                str(study.revision),
+                study.state.value,
+                f"{study.last_received_at:%Y-%m-%d %H:%M:%S}Z",
+                study.reason,
+            )
+        out.print(table)
+
+
+@app.command()
+def timeline(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Show everything that happened to one study."""
+    with _clear_errors():
+        stores = composition.open_stores(load_settings(config))
+        record = stores.studies.get(study)
+        table = Table("time (UTC)", "event", "job", "delivery", "by", "details")
+        for event in stores.events.timeline(record.id):
+            table.add_row(
+                f"{event.at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+                event.action,
+                "" if event.job_id is None else str(event.job_id),
+                "" if event.delivery_id is None else str(event.delivery_id),
+                event.actor,
+                json.dumps(event.details) if event.details else "",
+            )
+        out.print(table)
+
+
+@app.command()
+def replay(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; it stands on the timeline.")] = "replay",
+) -> None:
+    """Route and read a study again, as a new revision that supersedes the old results."""
+    with _clear_errors():
+        stores = composition.open_stores(load_settings(config))
+        record = stores.studies.reopen(study, reason=reason, by="command line")
+        out.print(f"revision {record.revision} opened; a running node takes it up", markup=False)
+
+
+@rules_app.command("check")
+def rules_check(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A rules file.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Check engines and destinations too.")
+    ] = None,
+) -> None:
+    """Check a rules file: syntax, fields, and with --config the engines and destinations."""
+    with _clear_errors():
+        if config is None:
+            rules = parse_rules(file.read_text(encoding="utf-8"))
+        else:
+            settings = load_settings(config)
+            engines = read_packages(composition.engine_folders(settings))
+            rules = composition.read_rules(
+                file,
+                engines=frozenset(item.package.name for item in engines),
+                destinations=frozenset(settings.destinations),
+            )
+        out.print(f"{file}: {len(rules.rules)} rules, good", markup=False)
+
+
+@rules_app.command("explain")
+def rules_explain(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what the rules in force decide for a study: each condition, value found and verdict."""
+    with _clear_errors():
+        settings = load_settings(config)
+        stores = composition.open_stores(settings)
+        sandbox = Sandbox(memory_mib=composition.HEADER_MEMORY_MIB)
+        planner = Planner(
+            studies=stores.studies,
+            objects=stores.objects,
+            rules=RuleBooks(stores.rules),
+            sandbox=sandbox,
+            clock=system_clock,
+            max_attempts=settings.worker.max_attempts,
+        )
+        try:
+            plan = planner.plan(stores.studies.get(study))
+        finally:
+            sandbox.close()
+        if as_json:
+            print(json.dumps(plan.decision.explanation))  # noqa: T201 - output for programs
+            return
+        tree = Tree(f"rule revision {plan.revision}: {len(plan.decision.jobs)} jobs")
+        _grow(tree, plan.decision.explanation)
+        out.print(tree)
+
+
+@rules_app.command("show")
+def rules_show(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Print the rules in force, with their revision."""
+    with _clear_errors():
+        current = composition.open_stores(load_settings(config)).rules.current()
+        if current is None:
+            raise NoRulesError("no rules were ever loaded")
+        sys.stdout.write(f"# revision {current.revision}, {current.created_at:%Y-%m-%d %H:%M}Z\n")
+        sys.stdout.write(current.text)
+
+
+def _grow(tree: Tree, value: object) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, dict | list):
+                _grow(tree.add(str(key)), item)
+            else:
+                tree.add(f"{key}: {item}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            if isinstance(item, dict | list):
+                _grow(tree.add("-"), item)
+            else:
+                tree.add(str(item))
+
+
+@engines_app.command("list")
+def engines_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """List the engine packages that a start would find."""
+    with _clear_errors():
+        table = Table("engine", "version", "task", "runtime", "digest", "intended use")
+        for item in read_packages(composition.engine_folders(load_settings(config))):
+            package = item.package
+            table.add_row(
+                package.name,
+                package.version,
+                package.task,
+                package.runtime,
+                package.digest[:12],
+                package.intended_use,
+            )
+        out.print(table)
+
+
+@engines_app.command("verify")
+def engines_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the golden case of every engine package on this machine."""
+    with _clear_errors():
+        settings = load_settings(config)
+        composition.prepare(settings)
+        stores = composition.open_stores(settings)
+        sandbox = Sandbox(memory_mib=settings.worker.memory_mib)
+        catalogue = Catalogue(
+            folders=composition.engine_folders(settings),
+            store=stores.engines,
+            sandbox=sandbox,
+            threads=settings.worker.threads,
+        )
+        try:
+            catalogue.load()
+            catalogue.verify()
+        finally:
+            catalogue.close()
+        failed = 0
+        for record in stores.engines.list():
+            good = catalogue.active(record.name) is not None
+            failed += not good
+            out.print(f"{record.name} {record.version}: {record.state.value} {record.reason}")
+        if failed:
+            raise typer.Exit(1)

@@ -1,0 +1,287 @@
+"""One job inside the sandbox: engine, result objects, check before send.
+
+Everything here runs in the child process; the node keeps the requests and answers below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from engines.verify import verify_package
+from pydantic import BaseModel, ConfigDict, JsonValue
+from pydicom.dataset import Dataset
+
+import node.results
+from engines.base import Engine, open_engine
+from engines.findings import Outcome, Refusal
+from engines.images import InstanceFile
+from engines.package import EnginePackage, load_package
+from node.headers import read_dataset
+from node.interfaces import (
+    DeviceIdentity,
+    EngineIdentity,
+    ResultContext,
+    ResultError,
+    ResultWriter,
+    SupersededResult,
+)
+from node.plugins import discover
+
+Progress: TypeAlias = Callable[[str], None]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InstanceMessage(_Message):
+    """One instance of the job's series."""
+
+    path: Path
+    sop_instance_uid: str
+    sop_class_uid: str
+
+
+class JobRequest(_Message):
+    """What the child needs to know of a job. Holds no patient attributes, only ids and paths."""
+
+    engine_folder: Path
+    engine_digest: str
+    instances: tuple[InstanceMessage, ...]
+    staging: Path
+    threads: int
+    job_key: str
+    generation: int
+    created: datetime
+    series_created: datetime
+    rule: str
+    rule_revision: int
+    device: dict[str, str]
+    superseded: tuple[dict[str, str], ...]
+
+
+class ResultMessage(_Message):
+    """One result object that was written and checked."""
+
+    writer: str
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+
+
+class JobAnswer(_Message):
+    """How a job ended in the child."""
+
+    refused: bool
+    results: tuple[ResultMessage, ...]
+    summary: dict[str, JsonValue]
+    timings: dict[str, float]
+
+
+class VerifyRequest(_Message):
+    """Which engine to run on its golden case."""
+
+    engine_folder: Path
+    threads: int
+
+
+class EngineChangedError(Exception):
+    """The engine package on disk is not the one that the node registered."""
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Names the stage under way and keeps the seconds of those that ended."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    _stage: str = ""
+    _since: float = 0.0
+
+    def enter(self, stage: str) -> None:
+        now = time.monotonic()
+        if self._stage:
+            self.seconds[self._stage] = round(now - self._since, 4)
+        self._stage, self._since = stage, now
+        if stage:
+            self.progress(stage)
+
+
+def run_job_operation(
+    request: Mapping[str, JsonValue], progress: Progress
+) -> Mapping[str, JsonValue]:
+    """Run one job; see `JobRequest` and `JobAnswer`.
+
+    Raises:
+        EngineChangedError, ResultError, and what engines raise: the job fails, nothing is sent.
+    """
+    job = JobRequest.model_validate(request)
+    stages = _Stages(progress)
+    stages.enter("loading")
+    package = load_package(job.engine_folder)
+    if package.digest != job.engine_digest:
+        raise EngineChangedError(f"{package.name}: the package on disk changed since it was loaded")
+    with open_engine(package, threads=job.threads) as engine:
+        stages.enter("inference")
+        outcome = _run(engine, job)
+    stages.enter("encoding")
+    context = _context(job, package, outcome)
+    results = _write(context, job.staging, stages)
+    stages.enter("")
+    answer = JobAnswer(
+        refused=isinstance(outcome, Refusal),
+        results=results,
+        summary=summarise(outcome),
+        timings=stages.seconds,
+    )
+    return answer.model_dump(mode="json")
+
+
+def verify_engine_operation(
+    request: Mapping[str, JsonValue], progress: Progress
+) -> Mapping[str, JsonValue]:
+    """Run an engine on its golden case (R29)."""
+    wanted = VerifyRequest.model_validate(request)
+    progress("verifying")
+    verdict = verify_package(load_package(wanted.engine_folder), threads=wanted.threads)
+    return {
+        "passed": verdict.passed,
+        "reason": verdict.reason,
+        "max_difference": verdict.max_difference,
+        "seconds": verdict.seconds,
+    }
+
+
+def summarise(outcome: Outcome) -> dict[str, JsonValue]:
+    """Say in JSON what the outcome was, for tables and the admin page; no pixels, no patient."""
+    if isinstance(outcome, Refusal):
+        return {
+            "verdict": "not analysed",
+            "reason": {
+                "code": outcome.reason.value,
+                "scheme": outcome.reason.scheme,
+                "meaning": outcome.reason.meaning,
+            },
+            "detail": outcome.detail,
+        }
+    return {
+        "verdict": "finding" if outcome.findings else "nothing found",
+        "limits": list(outcome.limits),
+        "findings": [
+            {
+                "label": finding.label,
+                "measurements": [
+                    {
+                        "name": measurement.name.meaning,
+                        "derivation": measurement.derivation.meaning
+                        if measurement.derivation
+                        else None,
+                        "value": round(measurement.value, 4),
+                        "unit": measurement.unit.value,
+                        "slice": measurement.slice_index,
+                    }
+                    for measurement in finding.measurements
+                ],
+            }
+            for finding in outcome.findings
+        ],
+    }
+
+
+def ordered_writers() -> tuple[ResultWriter, ...]:
+    """Return every result writer, each after those it follows."""
+    waiting = {name: writer() for name, writer in discover(node.results, ResultWriter).items()}  # type: ignore[type-abstract]  # a plugin base is abstract on purpose
+    ordered: list[ResultWriter] = []
+    while waiting:
+        ready = [w for w in waiting.values() if not any(name in waiting for name in w.follows)]
+        if not ready:
+            raise ResultError(f"result writers follow each other in a circle: {sorted(waiting)}")
+        ordered += ready
+        for writer in ready:
+            del waiting[writer.name]
+    return tuple(ordered)
+
+
+def _run(engine: Engine, job: JobRequest) -> Outcome:
+    files = [
+        InstanceFile(
+            path=item.path,
+            sop_instance_uid=item.sop_instance_uid,
+            sop_class_uid=item.sop_class_uid,
+        )
+        for item in job.instances
+    ]
+    return engine.run(files)
+
+
+def _context(job: JobRequest, package: EnginePackage, outcome: Outcome) -> ResultContext:
+    return ResultContext(
+        job_key=job.job_key,
+        generation=job.generation,
+        created=job.created,
+        series_created=job.series_created,
+        rule=job.rule,
+        rule_revision=job.rule_revision,
+        device=DeviceIdentity(**job.device),
+        engine=EngineIdentity(
+            name=package.name,
+            version=package.version,
+            digest=package.digest,
+            intended_use=package.intended_use,
+            clinical_use=package.clinical_use,
+            parameters=package.parameters,
+        ),
+        outcome=outcome,
+        sources=_sources(job, outcome),
+        superseded=tuple(SupersededResult(**item) for item in job.superseded),
+        written={},
+    )
+
+
+def _sources(job: JobRequest, outcome: Outcome) -> tuple[Dataset, ...]:
+    """Read the headers of what the outcome refers to, each instance once, in its order."""
+    paths = {item.sop_instance_uid: item.path for item in job.instances}
+    uids = dict.fromkeys(source.sop_instance_uid for source in outcome.sources)
+    wanted: Sequence[str] = tuple(uids) or tuple(paths)
+    return tuple(read_dataset(paths[uid]) for uid in wanted)
+
+
+def _write(context: ResultContext, staging: Path, stages: _Stages) -> tuple[ResultMessage, ...]:
+    written: dict[str, tuple[Dataset, ...]] = {}
+    results: list[ResultMessage] = []
+    paths: list[tuple[ResultWriter, ResultContext, Path]] = []
+    for writer in ordered_writers():
+        if not writer.handles(context.outcome):
+            continue
+        current = replace(context, written=dict(written))
+        objects = writer.write(current)
+        written[writer.name] = objects
+        for index, dataset in enumerate(objects):
+            path = staging / f"{writer.name}-{index}.dcm"
+            dataset.save_as(path, enforce_file_format=True)
+            paths.append((writer, current, path))
+            results.append(_message(writer.name, path, dataset))
+    if not results:
+        raise ResultError("no result writer can carry the outcome")
+    stages.enter("checking")
+    for writer, seen, path in paths:
+        writer.check(path, seen)
+    return tuple(results)
+
+
+def _message(writer: str, path: Path, dataset: Dataset) -> ResultMessage:
+    return ResultMessage(
+        writer=writer,
+        path=path,
+        sop_class_uid=dataset.SOPClassUID,
+        sop_instance_uid=dataset.SOPInstanceUID,
+        series_instance_uid=dataset.SeriesInstanceUID,
+        transfer_syntax_uid=dataset.file_meta.TransferSyntaxUID,
+    )

@@ -1,0 +1,46 @@
+"""The workers of one process: golden cases first, then jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from node.catalogue import Catalogue
+from node.worker import Worker
+
+
+class WorkerPool:
+    """Verifies the engines in the background, then lets the workers take jobs."""
+
+    def __init__(self, catalogue: Catalogue, workers: Callable[[], list[Worker]]) -> None:
+        self._catalogue = catalogue
+        self._make = workers
+        self._workers: list[Worker] = []
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._begin, name="engines", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once, so that listeners need not wait for golden cases."""
+        self._thread.start()
+
+    def ready(self) -> bool:
+        """Say whether the golden cases are done and jobs are taken."""
+        return self._ready.is_set()
+
+    def stop(self) -> None:
+        """Take no more jobs; those in hand are given back."""
+        self._stopping.set()
+        self._catalogue.close()
+        self._thread.join()
+        for worker in self._workers:
+            worker.stop()
+
+    def _begin(self) -> None:
+        self._catalogue.verify()
+        if self._stopping.is_set():
+            return
+        self._workers = self._make()
+        for worker in self._workers:
+            worker.start()
+        self._ready.set()

@@ -1,0 +1,335 @@
+"""Leases a job, runs its engine in a sandbox, keeps what came of it."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import structlog
+from engines.package import EnginePackage
+
+from node.inference import InstanceMessage, JobAnswer, JobRequest, ResultMessage
+from node.interfaces import DeviceIdentity
+from node.sandbox import (
+    Deadlines,
+    Sandbox,
+    SandboxCancelled,
+    SandboxCrash,
+    SandboxDeadline,
+    SandboxError,
+    SandboxFailed,
+    Watch,
+)
+from storage.events import EventStore
+from storage.jobs import JobStore
+from storage.objects import ObjectStore
+from storage.records import (
+    JobOutcome,
+    LeasedJob,
+    LeaseLostError,
+    NewResult,
+    OutOfResourcesError,
+    StorageError,
+)
+from storage.records import (
+    JsonValue as StoredJson,
+)
+from storage.states import ErrorClass, JobState
+
+PART10_META_LENGTH_END: Final = 144
+"""Preamble, DICM and the group length element (0002,0000) end here (PS3.10 7.1)."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """What to do with a job that failed for this kind of reason (R26). Seconds; None: no retry."""
+
+    first: float | None
+    factor: float = 2.0
+
+    def delay(self, attempts: int) -> float | None:
+        """Return how long to wait after so many attempts."""
+        if self.first is None:
+            return None
+        return float(self.first * self.factor ** max(0, attempts - 1))
+
+
+RETRY_POLICIES: Final[Mapping[ErrorClass, RetryPolicy]] = {
+    ErrorClass.TRANSIENT: RetryPolicy(first=5.0),
+    ErrorClass.OUT_OF_MEMORY: RetryPolicy(first=30.0),
+    ErrorClass.DEADLINE: RetryPolicy(first=10.0),
+    ErrorClass.CRASH: RetryPolicy(first=5.0),
+    ErrorClass.DETERMINISTIC: RetryPolicy(first=None),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledEngine:
+    """An engine package that may take jobs, and where it lies."""
+
+    package: EnginePackage
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLimits:
+    """What a worker may use, and for how long it owns a job between two signs of life."""
+
+    staging: Path
+    memory_mib: int
+    threads: int
+    lease_seconds: float
+    idle_seconds: float
+
+
+class Worker:
+    """One thread, one sandbox, one job at a time."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        jobs: JobStore,
+        events: EventStore,
+        objects: ObjectStore,
+        engines: Callable[[str], InstalledEngine | None],
+        device: DeviceIdentity,
+        limits: WorkerLimits,
+    ) -> None:
+        self.name = name
+        self._jobs = jobs
+        self._events = events
+        self._objects = objects
+        self._engines = engines
+        self._device = device
+        self._limits = limits
+        self._sandbox = Sandbox(memory_mib=limits.memory_mib)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more jobs; the one in hand is given back and its process killed."""
+        self._stop.set()
+        self._thread.join()
+        self._sandbox.close()
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            try:
+                leased = self._jobs.lease(self.name, self._limits.lease_seconds)
+            except StorageError as error:
+                log.error("worker.no_lease", worker=self.name, error=type(error).__name__)
+                leased = None
+            if leased is None:
+                self._stop.wait(self._limits.idle_seconds)
+            else:
+                self.run(leased)
+
+    def run(self, leased: LeasedJob) -> None:
+        """Run one leased job to an end that is written in its row."""
+        try:
+            outcome = self._outcome(leased)
+            self._jobs.finish(leased.job.id, leased.token, outcome)
+            log.info("job.finished", job_id=leased.job.id, state=outcome.state.value)
+        except LeaseLostError:
+            log.warning("job.lease_lost", job_id=leased.job.id, worker=self.name)
+        except SandboxCancelled:
+            self._give_back(leased)
+        except Exception as error:  # noqa: BLE001 - the edge of a job: recorded in its row
+            self._fail(leased, error)
+
+    def _outcome(self, leased: LeasedJob) -> JobOutcome:
+        engine = self._engines(leased.job.engine)
+        if engine is None:
+            raise SandboxFailed("engine_unavailable", f"engine {leased.job.engine} is not active")
+        with tempfile.TemporaryDirectory(dir=self._limits.staging) as staging:
+            request = self._request(leased, engine, Path(staging))
+            answer = self._call(leased, engine, request)
+            started = time.monotonic()
+            results = tuple(self._keep(message) for message in answer.results)
+        timings = {**answer.timings, "storing": round(time.monotonic() - started, 4)}
+        return JobOutcome(
+            state=JobState.REFUSED if answer.refused else JobState.SUCCEEDED,
+            results=results,
+            summary=cast("Mapping[str, StoredJson]", answer.summary),
+            timings=timings,
+        )
+
+    def _call(self, leased: LeasedJob, engine: InstalledEngine, request: JobRequest) -> JobAnswer:
+        package = engine.package
+        answer = self._sandbox.call(
+            "run_job",
+            request.model_dump(mode="json"),
+            deadlines=Deadlines(
+                soft=package.soft_deadline_seconds, hard=package.hard_deadline_seconds
+            ),
+            watch=self._watch(leased),
+        )
+        return JobAnswer.model_validate(answer)
+
+    def _watch(self, leased: LeasedJob) -> Watch:
+        """Renew the lease while the job runs; give the work up when it is no longer ours."""
+        renewed = time.monotonic()
+
+        def keep_going() -> bool:
+            nonlocal renewed
+            if self._stop.is_set():
+                return False
+            if time.monotonic() - renewed < self._limits.lease_seconds / 3:
+                return True
+            renewed = time.monotonic()
+            return self._jobs.renew(leased.job.id, leased.token, self._limits.lease_seconds)
+
+        def soft_deadline() -> None:
+            log.warning("job.soft_deadline", job_id=leased.job.id)
+            self._events.append(
+                "job.soft_deadline", study_id=leased.study.id, job_id=leased.job.id, details={}
+            )
+
+        return Watch(
+            progress=lambda stage: self._progress(leased, stage),
+            soft_deadline=soft_deadline,
+            keep_going=keep_going,
+        )
+
+    def _progress(self, leased: LeasedJob, stage: str) -> None:
+        log.debug("job.stage", job_id=leased.job.id, stage=stage)
+
+    def _request(self, leased: LeasedJob, engine: InstalledEngine, staging: Path) -> JobRequest:
+        job = leased.job
+        return JobRequest(
+            engine_folder=engine.folder,
+            engine_digest=engine.package.digest,
+            instances=tuple(
+                InstanceMessage(
+                    path=self._objects.path(item.digest),
+                    sop_instance_uid=item.sop_instance_uid,
+                    sop_class_uid=item.sop_class_uid,
+                )
+                for item in leased.instances
+            ),
+            staging=staging,
+            threads=self._limits.threads,
+            job_key=job_key(leased),
+            generation=job.revision,
+            created=job.created_at,
+            series_created=leased.series_created_at,
+            rule=job.rule,
+            rule_revision=job.rule_revision,
+            device={
+                "manufacturer": self._device.manufacturer,
+                "model": self._device.model,
+                "serial_number": self._device.serial_number,
+                "station_name": self._device.station_name,
+                "software_version": self._device.software_version,
+            },
+            superseded=tuple(
+                {
+                    "writer": item.writer,
+                    "sop_class_uid": item.sop_class_uid,
+                    "sop_instance_uid": item.sop_instance_uid,
+                    "series_instance_uid": item.series_instance_uid,
+                    "study_instance_uid": item.study_instance_uid,
+                }
+                for item in leased.predecessors
+            ),
+        )
+
+    def _keep(self, message: ResultMessage) -> NewResult:
+        """Move a checked result file into the object store, durably."""
+        with message.path.open("rb") as file:
+            prefix = _part10_prefix(file.read(PART10_META_LENGTH_END))
+            file.seek(0)
+            prefix_bytes = file.read(prefix)
+            stored = self._objects.write(file, prefix=prefix_bytes)
+        return NewResult(
+            writer=message.writer,
+            sop_class_uid=message.sop_class_uid,
+            sop_instance_uid=message.sop_instance_uid,
+            series_instance_uid=message.series_instance_uid,
+            transfer_syntax_uid=message.transfer_syntax_uid,
+            digest=stored.digest,
+            size=stored.size,
+        )
+
+    def _give_back(self, leased: LeasedJob) -> None:
+        """Return a job that was interrupted on purpose; its lease may be gone already."""
+        try:
+            self._jobs.give_back(leased.job.id, leased.token)
+        except (LeaseLostError, StorageError):
+            log.info("job.not_given_back", job_id=leased.job.id)
+
+    def _fail(self, leased: LeasedJob, error: Exception) -> None:
+        error_class = classify(error)
+        retry_in = RETRY_POLICIES[error_class].delay(leased.job.attempts)
+        try:
+            state = self._jobs.fail(
+                leased.job.id,
+                leased.token,
+                error_class=error_class,
+                error=describe(error),
+                retry_in=retry_in,
+            )
+        except StorageError as storage_error:
+            log.error(
+                "job.failure_not_written",
+                job_id=leased.job.id,
+                error=type(storage_error).__name__,
+            )
+            return
+        log.error(
+            "job.failed",
+            job_id=leased.job.id,
+            state=state.value,
+            error_class=error_class.value,
+        )
+
+
+def job_key(leased: LeasedJob) -> str:
+    """Name a job so that a second run of it makes the same objects (invariant 13).
+
+    The same study revision, rule, engine and series always give the same key; a database id would
+    not survive a restored backup.
+    """
+    job = leased.job
+    series = ",".join(sorted(job.series_instance_uids))
+    return f"{job.study_instance_uid}|{job.revision}|{job.rule}|{job.engine}|{series}"
+
+
+def classify(error: Exception) -> ErrorClass:
+    """Sort an error into the class that decides about a retry."""
+    if isinstance(error, SandboxFailed):
+        known = {item.value: item for item in ErrorClass}
+        return known.get(error.kind, ErrorClass.DETERMINISTIC)
+    if isinstance(error, SandboxDeadline):
+        return ErrorClass.DEADLINE
+    if isinstance(error, SandboxCrash):
+        return ErrorClass.CRASH
+    if isinstance(error, OutOfResourcesError | StorageError | OSError):
+        return ErrorClass.TRANSIENT
+    return ErrorClass.DETERMINISTIC
+
+
+def describe(error: Exception) -> str:
+    """Word an error for the job's row: no text of a data set can be in it."""
+    if isinstance(error, SandboxError | StorageError):
+        return str(error)[:1000]
+    return type(error).__qualname__
+
+
+def _part10_prefix(head: bytes) -> int:
+    """Return how many bytes preamble and file meta group take (PS3.10 7.1)."""
+    if len(head) < PART10_META_LENGTH_END or head[128:132] != b"DICM":
+        raise SandboxFailed("deterministic", "a result file is not a DICOM file")
+    return PART10_META_LENGTH_END + int.from_bytes(head[140:144], "little")

@@ -1,0 +1,202 @@
+"""From the last instance to the jobs: quiet time, evidence, routing, over the real stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from node.completion import Completion
+from node.ingest import StudyIngest
+from node.interfaces import Received, Source
+from node.planning import Planner, RuleBooks
+from node.sandbox import Sandbox
+from storage.associations import AssociationStore
+from storage.database import Database, migrate
+from storage.events import EventStore
+from storage.jobs import JobStore
+from storage.objects import ObjectStore
+from storage.records import StudyRecord
+from storage.rules import RuleStore
+from storage.states import StudyState
+from storage.studies import StudyStore
+from tests.factories import make_ct_series
+
+RULES = """
+[[rules]]
+name = "ct"
+engines = ["e"]
+destinations = ["pacs"]
+conditions = {field = "Modality", op = "equals", value = "CT"}
+"""
+
+
+class Bench:
+    """Everything between a listener and the workers, with a clock that the test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        url = f"sqlite:///{folder}/test.db"
+        migrate(url)
+        self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        self.database = Database(url)
+        self.objects = ObjectStore(folder / "objects")
+        self.studies = StudyStore(self.database, self.clock)
+        self.associations = AssociationStore(self.database, self.clock)
+        self.jobs = JobStore(self.database, self.clock)
+        self.rules = RuleStore(self.database, self.clock)
+        self.events = EventStore(self.database, self.clock)
+        self.sandbox = Sandbox(memory_mib=4096)
+        self.ingest = StudyIngest(
+            objects=self.objects,
+            studies=self.studies,
+            associations=self.associations,
+            quiet_time=lambda modality, _: 10.0 if modality == "CT" else 60.0,
+            max_object_bytes=1 << 30,
+            reserve_bytes=1,
+        )
+        self.completion = Completion(
+            studies=self.studies,
+            planner=Planner(
+                studies=self.studies,
+                objects=self.objects,
+                rules=RuleBooks(self.rules),
+                sandbox=self.sandbox,
+                clock=self.clock,
+                max_attempts=3,
+            ),
+            clock=self.clock,
+        )
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def receive(self, files: list[Path], association_id: int | None = None) -> None:
+        for file in files:
+            header = dcmread(file, stop_before_pixels=True)
+            content = file.read_bytes()
+            with file.open("rb") as data:
+                data.seek(144 + int.from_bytes(content[140:144], "little"))
+                self.ingest.accept(
+                    Received(
+                        source=Source(
+                            listener="test", calling_ae="CT1", association_id=association_id
+                        ),
+                        sop_class_uid=header.SOPClassUID,
+                        sop_instance_uid=header.SOPInstanceUID,
+                        transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
+                        data=data,
+                    )
+                )
+
+    def study(self) -> StudyRecord:
+        return self.studies.list()[0]
+
+    def sweep_after(self, seconds: float) -> StudyRecord:
+        self.now += timedelta(seconds=seconds)
+        self.completion.sweep()
+        return self.study()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    made.rules.save(RULES, by="test")
+    yield made
+    made.sandbox.close()
+    made.database.close()
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> list[Path]:
+    return make_ct_series(tmp_path / "ct", slices=3, rows=16, columns=16)
+
+
+def test_study_is_complete_after_its_quiet_time_and_gets_its_jobs(
+    bench: Bench, series: list[Path]
+) -> None:
+    bench.receive(series)
+    assert bench.sweep_after(9).state is StudyState.RECEIVING
+    study = bench.sweep_after(2)
+    assert study.state is StudyState.ROUTED
+    assert study.evidence["kind"] == "quiet time"
+    (job,) = bench.jobs.list()
+    assert (job.rule, job.engine, job.rule_revision) == ("ct", "e", 1)
+
+
+def test_each_instance_starts_the_quiet_time_again(bench: Bench, series: list[Path]) -> None:
+    bench.receive(series[:1])
+    bench.now += timedelta(seconds=8)
+    bench.receive(series[1:])
+    assert bench.sweep_after(8).state is StudyState.RECEIVING
+
+
+def test_open_association_holds_its_study_however_long(bench: Bench, series: list[Path]) -> None:
+    number = bench.ingest.association_opened(Source(listener="test"))
+    bench.receive(series, number)
+    assert bench.sweep_after(3600).state is StudyState.RECEIVING
+    bench.ingest.association_closed(number, aborted=True)
+    assert bench.sweep_after(1).state is StudyState.ROUTED
+
+
+def test_rule_can_ask_for_a_longer_quiet_time(bench: Bench, series: list[Path]) -> None:
+    bench.rules.save(RULES + "quiet_seconds = 100\n", by="test")
+    bench.receive(series)
+    assert bench.sweep_after(50).state is StudyState.RECEIVING
+    assert bench.sweep_after(51).state is StudyState.ROUTED
+
+
+def test_study_that_no_rule_wants_says_which_revision_did_not(
+    bench: Bench, series: list[Path]
+) -> None:
+    bench.rules.save(RULES.replace('"CT"', '"MR"'), by="test")
+    bench.receive(series)
+    study = bench.sweep_after(11)
+    assert study.state is StudyState.UNMATCHED
+    assert "revision 2" in study.reason
+    assert bench.studies.conservation().discarded == 3
+
+
+def test_operator_completes_a_study_at_once(bench: Bench, series: list[Path]) -> None:
+    bench.receive(series)
+    bench.studies.complete_now(bench.study().study_instance_uid, by="anna")
+    study = bench.sweep_after(0.1)
+    assert study.state is StudyState.ROUTED
+    assert study.evidence == {"kind": "operator", "by": "anna"}
+
+
+def test_study_waits_when_there_are_no_rules(tmp_path: Path, series: list[Path]) -> None:
+    bench = Bench(tmp_path)
+    try:
+        bench.receive(series)
+        assert bench.sweep_after(11).state is StudyState.RECEIVING
+    finally:
+        bench.sandbox.close()
+        bench.database.close()
+
+
+def test_instance_whose_bytes_were_damaged_is_named_and_its_siblings_go_on(
+    bench: Bench, series: list[Path]
+) -> None:
+    bench.receive(series)
+    broken, *_ = bench.studies.instances(bench.study().id)
+    bench.objects.path(broken.digest).write_bytes(b"damaged")
+    study = bench.sweep_after(11)
+    assert study.state is StudyState.ROUTED
+    assert list(study.explanation["unreadable_instances"]) == [broken.sop_instance_uid]  # type: ignore[arg-type]  # JSON
+
+
+def test_replay_routes_the_same_study_again_as_a_new_revision(
+    bench: Bench, series: list[Path]
+) -> None:
+    bench.receive(series)
+    uid = bench.sweep_after(11).study_instance_uid
+    bench.studies.reopen(uid, reason="asked for", by="anna")
+    study = bench.sweep_after(1)
+    assert (study.state, study.revision) == (StudyState.ROUTED, 2)
+    assert [job.revision for job in bench.jobs.list()] == [2, 1]
+    actions = [event.action for event in bench.events.timeline(study.id)]
+    assert "study.reopened" in actions
+    assert "job.superseded" in actions
