@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+VoxelArray: TypeAlias = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Vector: TypeAlias = tuple[float, float, float]
 
 
@@ -65,3 +67,21 @@ class Grid:
         if self.spacing[0] is None:
             return None
         return self.spacing[0] * self.spacing[1] * self.spacing[2] / 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A series as one block of voxels, with where each slice came from.
+
+    `voxels` is int16 or float32 [slice, row, column] after rescaling, in `unit` ("HU" for CT, ""
+    where the values have no unit). `valid` is bool of the same shape: False where the image holds
+    padding (PS3.3 C.7.5.1.1.2), which is not patient. `sources` has one frame per slice. `notes`
+    are sentences on what was left out of the series.
+    """
+
+    voxels: VoxelArray
+    valid: BoolArray
+    unit: str
+    grid: Grid
+    sources: tuple[SourceFrame, ...]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,242 @@
+"""Task, Runtime, Session, and how an engine package, a runtime and a task become one engine.
+
+A runtime knows models and arrays, and no DICOM. A task knows images and findings, and no runtime.
+They meet only here: named arrays go into a session and named arrays come out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import ClassVar, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineError, OutOfMemoryError, PackageError, UnavailableError
+from engines.findings import Outcome
+from engines.images import InstanceFile
+from engines.manifest import EnginePackage, TaskSettings
+from engines.refusals import SeriesRefusedError, refuse
+
+Array: TypeAlias = npt.NDArray[np.generic]
+Arrays: TypeAlias = Mapping[str, Array]
+Progress: TypeAlias = Callable[[str], None]
+PluginT = TypeVar("PluginT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """Whether a runtime can work on this machine; if not, `reason` says what is missing."""
+
+    available: bool
+    reason: str = ""
+
+
+class Session(ABC):
+    """A loaded model. Whoever opened it closes it."""
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run the model once on named arrays; shapes and dtypes are the model's.
+
+        Raises:
+            ModelInvalidError: the names are not those of the model.
+            OutOfMemoryError, InferenceError: what the runtime said, translated.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the model holds. May be called twice."""
+
+
+class Runtime(ABC):
+    """A way to load and run models. One file in `engines/runtimes/`, one class."""
+
+    name: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]]
+    """Distributions that must be installed."""
+
+    @abstractmethod
+    def is_available(self) -> Availability:
+        """Say whether this machine has what the runtime needs."""
+
+    @abstractmethod
+    def load(self, model: bytes, *, threads: int) -> Session:
+        """Load a model from bytes whose digest was checked.
+
+        Raises:
+            ModelInvalidError: the bytes are no model that this runtime runs.
+            UnavailableError, OutOfMemoryError: what the runtime said, translated.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One series to be analysed. `progress` is told the name of each stage as it begins."""
+
+    package: EnginePackage
+    session: Session
+    instances: Sequence[InstanceFile]
+    progress: Progress
+
+
+class Task(ABC):
+    """A kind of task. One file in `engines/tasks/`, one class."""
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[TaskSettings]]
+    """What the table of this task in `engine.toml` may say."""
+
+    @abstractmethod
+    def analyse(self, work: Work) -> Outcome:
+        """Read the images in the way of this task, run the session, make findings.
+
+        Raises:
+            SeriesRefusedError: becomes a refusal.
+        """
+
+    @abstractmethod
+    def compute(self, package: EnginePackage, session: Session, inputs: Arrays) -> Arrays:
+        """Run everything but reading and encoding, from arrays to arrays: the golden case."""
+
+
+def discover(folder: str, base: type[PluginT]) -> dict[str, type[PluginT]]:
+    """Import every module of `engines.<folder>` and return its one class each, by name.
+
+    Raises:
+        PackageError: a file defines none or several, or two share a name.
+    """
+    package = importlib.import_module(f"engines.{folder}")
+    found: dict[str, type[PluginT]] = {}
+    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
+        module = importlib.import_module(f"engines.{folder}.{info.name}")
+        classes = [
+            member
+            for _, member in inspect.getmembers(module, inspect.isclass)
+            if issubclass(member, base)
+            and member.__module__ == module.__name__
+            and not inspect.isabstract(member)
+        ]
+        if len(classes) != 1:
+            raise PackageError(f"{module.__name__}: {len(classes)} {base.__name__} classes, not 1")
+        name = str(getattr(classes[0], "name", ""))
+        if not name or name in found:
+            raise PackageError(f"{module.__name__}: the name {name!r} is empty or taken")
+        found[name] = classes[0]
+    return found
+
+
+def find_task(name: str) -> Task:
+    """Return the task of that name.
+
+    Raises:
+        PackageError: there is none; the message lists those that are.
+    """
+    tasks = discover("tasks", Task)  # type: ignore[type-abstract]  # a plugin base is abstract
+    if name not in tasks:
+        raise PackageError(f"task: {name!r} is not one of {sorted(tasks)}")
+    return tasks[name]()
+
+
+def find_runtime(name: str) -> Runtime:
+    """Return the runtime of that name, whether it is available or not.
+
+    Raises:
+        PackageError: there is none; the message lists those that are.
+    """
+    runtimes = discover("runtimes", Runtime)  # type: ignore[type-abstract]  # as above
+    if name not in runtimes:
+        raise PackageError(f"runtime: {name!r} is not one of {sorted(runtimes)}")
+    return runtimes[name]()
+
+
+class Engine:
+    """A package with its task and a loaded session: what a job runs. Use as a context manager."""
+
+    def __init__(self, package: EnginePackage, task: Task, session: Session) -> None:
+        self.package = package
+        self.task = task
+        self.session = session
+
+    def run(
+        self, instances: Sequence[InstanceFile], progress: Progress = lambda _stage: None
+    ) -> Outcome:
+        """Analyse one series; see `run_engine`."""
+        return run_engine(self.package, self.session, self.task, instances, progress)
+
+    def close(self) -> None:
+        """Close the session."""
+        self.session.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_engine(package: EnginePackage, *, threads: int = 1) -> Engine:
+    """Load the model of a package into its runtime.
+
+    Raises:
+        UnavailableError: the runtime is not on this machine.
+        ModelInvalidError, OutOfMemoryError: the model cannot be loaded.
+    """
+    task = find_task(package.task)
+    runtime = find_runtime(package.runtime)
+    availability = runtime.is_available()
+    if not availability.available:
+        raise UnavailableError(f"{package.runtime}: {availability.reason}")
+    model = package.read_file(package.manifest.model.file)
+    return Engine(package, task, runtime.load(model, threads=threads))
+
+
+def run_engine(
+    package: EnginePackage,
+    session: Session,
+    task: Task,
+    instances: Sequence[InstanceFile],
+    progress: Progress,
+) -> Outcome:
+    """Analyse one series: findings, nothing found, or a refusal with a coded reason.
+
+    Raises:
+        EngineError: the engine failed; `kind` says whether trying again can help.
+    """
+    try:
+        return task.analyse(
+            Work(package=package, session=session, instances=instances, progress=progress)
+        )
+    except SeriesRefusedError as refused:
+        return refuse(refused.reason, refused.detail)
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{package.name}: not enough memory for this series") from error
+
+
+__all__ = [
+    "Array",
+    "Arrays",
+    "Availability",
+    "Engine",
+    "EngineError",
+    "Progress",
+    "Runtime",
+    "Session",
+    "Task",
+    "Work",
+    "find_runtime",
+    "find_task",
+    "open_engine",
+    "run_engine",
+]

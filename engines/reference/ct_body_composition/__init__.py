@@ -1,0 +1,1 @@
+"""The package ct-body-composition: data for `engines.package`, and the script that makes it."""

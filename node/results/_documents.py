@@ -1,0 +1,173 @@
+"""What the structured reports have in common (OBJ-10 to OBJ-15, SR-01 to SR-03, UID-05)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, TypedDict
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    DeviceObserverIdentifyingAttributes,
+    ObserverContext,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as SrCode
+from pydicom.uid import CTImageStorage
+
+from engines.findings import Analysis
+from node.interfaces import DeviceIdentity, ResultContext, ResultError, SupersededResult
+from node.results import _encoding as encoding
+from node.results import _identity as identity
+from node.results._iod import require_attributes
+from node.results._segments import empty_segments
+from node.results._sources import blank_carrier, header_text
+from node.results._text import clean
+
+ENGLISH: Final = SrCode("en-US", "RFC5646", "English (United States)")
+ABSENT: Final = SrCode("2667000", "SCT", "Absent")
+_PROCEDURES: Final = {  # CID 100; anything else is an error to the Connectathon's validator (SR-03)
+    "CT": SrCode("25045-6", "LN", "CT unspecified body region"),
+    "MR": SrCode("25056-3", "LN", "MRI unspecified body region"),
+    "PT": SrCode("44136-0", "LN", "PET unspecified body region"),
+}
+_ANY_PROCEDURE: Final = SrCode("363679005", "SCT", "Imaging procedure")
+
+
+class DocumentArguments(TypedDict):
+    """What every report's constructor is handed alike."""
+
+    evidence: list[Dataset]
+    is_complete: bool
+    is_final: bool
+    is_verified: bool
+    previous_versions: list[Dataset] | None
+
+
+def document_arguments(
+    context: ResultContext,
+    *,
+    others: Sequence[Dataset] = (),
+    previous: Sequence[SupersededResult] = (),
+) -> DocumentArguments:
+    """Return evidence and flags: preliminary and never verified, for no person looked (OBJ-13).
+
+    The evidence here is blank but for its identity; `complete_document` puts the true one in.
+    """
+    carriers = [
+        blank_carrier(context, CTImageStorage, str(item.SOPInstanceUID))
+        for item in [*context.sources, *others]
+    ]
+    return DocumentArguments(
+        evidence=carriers,
+        is_complete=not shortcoming(context),
+        is_final=False,
+        is_verified=False,
+        previous_versions=[_predecessor(item) for item in previous] or None,
+    )
+
+
+def complete_document(
+    dataset: Dataset,
+    context: ResultContext,
+    place: encoding.Place,
+    *,
+    others: Sequence[Dataset] = (),
+) -> None:
+    """Settle what the constructor left open in a report."""
+    dataset.CurrentRequestedProcedureEvidenceSequence = _evidence([*context.sources, *others])
+    missing = shortcoming(context)
+    if missing:
+        dataset.CompletionFlagDescription = missing
+    encoding.complete(dataset, context, place)
+
+
+def shortcoming(context: ResultContext) -> str:
+    """Say which requested output is missing; empty where none is (OBJ-13)."""
+    outcome = context.outcome
+    if not isinstance(outcome, Analysis):
+        return clean(f"Not analysed: {outcome.reason.meaning}")
+    empty = ", ".join(segment.label for segment in empty_segments(outcome))
+    return clean(f"Without a voxel: {empty}") if empty else ""
+
+
+def observer(device: DeviceIdentity) -> ObserverContext:
+    """Name the installation as the observer; there is no person (OBJ-14)."""
+    return ObserverContext(
+        codes.DCM.Device,
+        DeviceObserverIdentifyingAttributes(
+            uid=identity.device_uid(device),
+            name=clean(device.station_name),
+            manufacturer_name=clean(device.manufacturer),
+            model_name=clean(device.model),
+            serial_number=clean(device.serial_number),
+        ),
+    )
+
+
+def algorithm(context: ResultContext) -> AlgorithmIdentification:
+    """Name the engine with its parameters (TID 4019, OBJ-15)."""
+    return AlgorithmIdentification(
+        name=clean(context.engine.name),
+        version=clean(context.engine.version),
+        family=codes.DCM.ArtificialIntelligence,
+        parameters=[f"{key}={value}" for key, value in encoding.parameters(context).items()],
+    )
+
+
+def procedure_reported(context: ResultContext) -> SrCode:
+    """Return the procedure, coarse enough to be in CID 100."""
+    return _PROCEDURES.get(header_text(context.sources[0], "Modality"), _ANY_PROCEDURE)
+
+
+def check_document(dataset: Dataset, context: ResultContext, others: Sequence[Dataset]) -> None:
+    """Check flags, evidence and required attributes of a report that was read back.
+
+    Raises:
+        ResultError: naming what is wrong.
+    """
+    require_attributes(dataset)
+    flags = (dataset.CompletionFlag, dataset.VerificationFlag, dataset.PreliminaryFlag)
+    wanted = ("PARTIAL" if shortcoming(context) else "COMPLETE", "UNVERIFIED", "PRELIMINARY")
+    if flags != wanted:
+        raise ResultError(f"the flags are {flags}, not {wanted} (OBJ-13)")
+    listed = {
+        str(instance.ReferencedSOPInstanceUID)
+        for study in dataset.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+    if listed != {str(item.SOPInstanceUID) for item in [*context.sources, *others]}:
+        raise ResultError("the evidence is not the sources and what was made of them (OBJ-11)")
+
+
+def _predecessor(item: SupersededResult) -> Dataset:
+    dataset = Dataset()
+    dataset.SOPClassUID = item.sop_class_uid
+    dataset.SOPInstanceUID = item.sop_instance_uid
+    dataset.SeriesInstanceUID = item.series_instance_uid
+    dataset.StudyInstanceUID = item.study_instance_uid
+    return dataset
+
+
+def _evidence(instances: Iterable[Dataset]) -> list[Dataset]:
+    """Group instances by series of the one study (PS3.3 Table C.17-3)."""
+    by_series: dict[str, list[Dataset]] = {}
+    study = Dataset()
+    for instance in instances:
+        study.StudyInstanceUID = instance.StudyInstanceUID
+        item = Dataset()
+        item.ReferencedSOPClassUID = instance.SOPClassUID
+        item.ReferencedSOPInstanceUID = instance.SOPInstanceUID
+        by_series.setdefault(str(instance.SeriesInstanceUID), []).append(item)
+    study.ReferencedSeriesSequence = [
+        _series_item(uid, items) for uid, items in by_series.items()
+    ]
+    return [study]
+
+
+def _series_item(series_instance_uid: str, items: list[Dataset]) -> Dataset:
+    series = Dataset()
+    series.SeriesInstanceUID = series_instance_uid
+    series.ReferencedSOPSequence = items
+    return series

@@ -1,0 +1,156 @@
+"""Headers of source instances, made fit to be copied (OBJ-01, OBJ-03).
+
+The patient's and the study's attributes go into every result as they came, decoded to Unicode.
+Only what no valid object may hold is left out: control characters, dates that are no dates, a
+Patient's Sex that is none of the enumerated values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from highdicom import _standard_utils as standard
+from pydicom import config
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+
+from engines.images import SourceFrame
+from node.interfaces import ResultContext, ResultError
+from node.results._text import clean, without_controls
+
+PATIENT_AND_STUDY: Final = (
+    "patient",
+    "clinical-trial-subject",
+    "general-study",
+    "patient-study",
+    "clinical-trial-study",
+)
+EMPTY_IF_UNKNOWN: Final = (  # Type 2 of Patient and General Study (PS3.3 C.7.1.1, C.7.2.1)
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+)
+_TEMPORAL: Final = {
+    "DA": re.compile(r"\d{8}"),
+    "TM": re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)? *"),
+    "DT": re.compile(r"\d{4}(\d{2}){0,5}(\.\d{1,6})?([+-]\d{4})? *"),
+}
+_TEXTS: Final = ("ST", "LT", "UT")
+_STRINGS: Final = ("AE", "AS", "CS", "LO", "PN", "SH", "UC", "UI", "UR")
+
+_Value: TypeAlias = object
+
+
+def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
+    """Give a result the patient and the study of its source, and nothing else of either."""
+    for keyword in _patient_and_study_keywords():
+        if keyword in target:
+            del target[keyword]
+        element = cleaned(source, keyword)
+        if element is not None:
+            target.add(element)
+    for keyword in EMPTY_IF_UNKNOWN:
+        if keyword not in target:
+            setattr(target, keyword, "")
+
+
+def cleaned(source: Dataset, keyword: str) -> DataElement | None:
+    """Return a copy of an attribute, decoded and fit for a UTF-8 object; None where absent."""
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in source:
+        return None
+    try:
+        element = source[tag]
+        value = _cleaned_value(element)
+    except (ValueError, TypeError, OverflowError, AttributeError, NotImplementedError):
+        return None  # the header holds what its value representation cannot
+    return DataElement(element.tag, element.VR, value, validation_mode=config.IGNORE)
+
+
+def header_text(source: Dataset, keyword: str, limit: int = 64) -> str:
+    """Return an attribute as one clean line of text; empty where it is absent or unreadable."""
+    try:
+        value = source.get(keyword)
+    except (ValueError, TypeError, OverflowError, AttributeError, NotImplementedError):
+        return ""
+    if value is None:
+        return ""
+    values = [str(item) for item in value] if isinstance(value, MultiValue) else [str(value)]
+    return clean("/".join(values), limit)
+
+
+def source_of(context: ResultContext, frame: SourceFrame) -> Dataset:
+    """Return the header of the instance that a frame is in.
+
+    Raises:
+        ResultError: the outcome refers to an instance whose header was not handed in (OBJ-10).
+    """
+    for source in context.sources:
+        if source.SOPInstanceUID == frame.sop_instance_uid:
+            return source
+    raise ResultError(f"the header of source instance {frame.sop_instance_uid} is missing")
+
+
+def blank_carrier(context: ResultContext, sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    """Make what a constructor copies from: the study, and no attribute it could trip over."""
+    carrier = Dataset()
+    carrier.SOPClassUID = sop_class_uid
+    carrier.SOPInstanceUID = sop_instance_uid
+    carrier.StudyInstanceUID = context.sources[0].StudyInstanceUID
+    carrier.SeriesInstanceUID = context.sources[0].SeriesInstanceUID
+    for keyword in EMPTY_IF_UNKNOWN:
+        setattr(carrier, keyword, "")
+    return carrier
+
+
+def _patient_and_study_keywords() -> Iterator[str]:
+    modules = standard.get_module_attribute_map()
+    for module in PATIENT_AND_STUDY:
+        for attribute in modules[module]:
+            if not attribute["path"]:
+                yield str(attribute["keyword"])
+
+
+def _cleaned_value(element: DataElement) -> _Value:
+    if element.VR == "SQ":
+        return Sequence([_cleaned_item(item) for item in element.value])
+    if element.value is None:
+        return None
+    if isinstance(element.value, MultiValue | list):
+        return [_cleaned_one(element, item) for item in element.value]
+    return _cleaned_one(element, element.value)
+
+
+def _cleaned_item(item: Dataset) -> Dataset:
+    result = Dataset()
+    for tag in sorted(item.keys()):
+        if tag.is_private or tag.element == 0:
+            continue
+        element = cleaned(item, item[tag].keyword)
+        if element is not None:
+            result.add(element)
+    return result
+
+
+def _cleaned_one(element: DataElement, value: _Value) -> _Value:
+    if element.keyword == "PatientSex":
+        return str(value) if str(value) in ("M", "F", "O") else ""
+    if element.VR in _TEMPORAL:
+        text = str(value).strip("\0 ")
+        return text if _TEMPORAL[element.VR].fullmatch(text) else ""
+    if element.VR in _TEXTS:
+        return without_controls(str(value), lines=True)
+    if element.VR in _STRINGS:
+        return without_controls(str(value), lines=False)
+    return value

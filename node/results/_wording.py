@@ -1,0 +1,124 @@
+"""The sentences of the text report. No patient's name, no number that the outcome does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from engines.findings import Analysis, Code, Measurement, Refusal, Segment
+from node.interfaces import ResultContext
+from node.results._sources import header_text, source_of
+from node.results._text import clean, counted, number
+
+SENTENCE: Final = 1024
+WARNING: Final = "AI RESULT - PRELIMINARY - NOT VERIFIED BY A PHYSICIAN."
+NO_NEGATIVE: Final = "There is no AI result for these images; this does not mean a normal finding."
+REPLACES: Final = "This report replaces an AI report on an earlier state of this study."
+HOUNSFIELD: Final = "[hnsf'U]"
+
+
+def summary(context: ResultContext) -> list[str]:
+    """Say first what must not be missed: whose result it is, and which of the three it is."""
+    lines = [WARNING, *_verdict(context), _sentence(context.engine.clinical_use)]
+    if context.superseded:
+        lines.append(REPLACES)
+    return lines
+
+
+def reason(refusal: Refusal) -> list[str]:
+    """Give the numbers behind a refusal."""
+    return [_sentence(refusal.detail or refusal.reason.meaning)]
+
+
+def findings(analysis: Analysis, context: ResultContext) -> list[str]:
+    """Give each finding with its values, what was sought, and the limits beside them."""
+    lines = [_finding(segment, analysis, context) for segment in analysis.findings]
+    if not lines:
+        lines.append(f"Not found: {_listed(analysis.sought)}.")
+    return [*lines, *(_sentence(f"Limit: {limit}") for limit in analysis.limits)]
+
+
+def procedure(context: ResultContext) -> list[str]:
+    """Say what was analysed, by which engine, at whose request and when."""
+    engine, device = context.engine, context.device
+    lines = [
+        *_analysed(context),
+        f"Engine: {engine.name} {engine.version}, package SHA-256 {engine.digest}.",
+        f"Intended use: {engine.intended_use}",
+        f"Run by {device.model} {device.software_version} at station {device.station_name},"
+        f" rule {context.rule} (revision {context.rule_revision}).",
+    ]
+    return [_sentence(line) for line in lines]
+
+
+def _verdict(context: ResultContext) -> Iterator[str]:
+    outcome = context.outcome
+    if isinstance(outcome, Refusal):
+        yield _sentence(f"NOT ANALYSED: {outcome.reason.meaning}.")
+        yield NO_NEGATIVE
+    elif outcome.findings:
+        names = ", ".join(segment.label for segment in outcome.findings)
+        yield _sentence(f"Analysed, {counted(len(outcome.findings), 'finding')}: {names}.")
+    else:
+        yield _sentence(f"Analysed, nothing found. Looked for: {_listed(outcome.sought)}.")
+
+
+def _finding(segment: Segment, analysis: Analysis, context: ResultContext) -> str:
+    values = [_value(item, analysis, context) for item in segment.measurements]
+    if not segment.mask.any():
+        values.insert(0, "no voxel could be drawn")
+    return _sentence(f"{segment.label}: {'; '.join(values) or 'found, no measurement'}.")
+
+
+def _value(measurement: Measurement, analysis: Analysis, context: ResultContext) -> str:
+    unit = "HU" if measurement.unit.value == HOUNSFIELD else measurement.unit.value
+    derivation = f"{measurement.derivation.meaning} " if measurement.derivation else ""
+    text = f"{derivation}{measurement.name.meaning} {number(measurement.value)} {unit}"
+    if measurement.slice_index is None:
+        return text
+    return f"{text} on {_image(measurement.slice_index, analysis, context)}"
+
+
+def _image(index: int, analysis: Analysis, context: ResultContext) -> str:
+    """Name a slice as the workstation does: by instance number, and by frame where it has any."""
+    frame = analysis.sources[index]
+    name = header_text(source_of(context, frame), "InstanceNumber", 12)
+    image = f"image {name}" if name else f"slice {index + 1} of {analysis.grid.shape[0]}"
+    return image if frame.frame is None else f"{image} frame {frame.frame}"
+
+
+def _analysed(context: ResultContext) -> Iterator[str]:
+    verb = "Analysed" if isinstance(context.outcome, Analysis) else "Looked at"
+    by_series: dict[str, list[Dataset]] = {}
+    for source in context.sources:
+        by_series.setdefault(str(source.SeriesInstanceUID), []).append(source)
+    for sources in by_series.values():
+        yield f"{verb}: {_series(sources)}."
+
+
+def _series(sources: Sequence[Dataset]) -> str:
+    first = sources[0]
+    name = f"{header_text(first, 'Modality', 16)} series {header_text(first, 'SeriesNumber', 12)}"
+    description = header_text(first, "SeriesDescription")
+    if description:
+        name += f' "{description}"'
+    frames = sum(_frames(source) for source in sources)
+    counts = counted(len(sources), "instance")
+    if frames != len(sources):
+        counts += f" with {counted(frames, 'frame')}"
+    return f"{name.strip()}, {counts}"
+
+
+def _frames(source: Dataset) -> int:
+    text = header_text(source, "NumberOfFrames", 12)
+    return int(text) if text.isdecimal() else 1
+
+
+def _listed(concepts: Sequence[Code]) -> str:
+    return ", ".join(concept.meaning for concept in concepts) or "what the engine looks for"
+
+
+def _sentence(text: str) -> str:
+    return clean(text, SENTENCE)
