@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 # A stamp's name holds the hash of what it was made from: when that changes, the step is done again.
-RUN_STAMP := .make/run-$(shell cat pyproject.toml deploy/apt/run.txt | sha256sum | cut -c1-16)
+RUN_STAMP := .make/run-$(shell cat pyproject.toml deploy/apt/demo.txt | sha256sum | cut -c1-16)
 TEST_STAMP := .make/test-$(shell cat pyproject.toml deploy/apt/*.txt | sha256sum | cut -c1-16)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do command -v $$p >/dev/null && \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
@@ -56,14 +56,15 @@ clean: ## remove the virtual environment and what the tools left
 
 .venv:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed (apt-get install python3)" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || deploy/apt/install.sh deploy/apt/run.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || deploy/apt/install.sh deploy/apt/venv.txt
 	$(PYTHON) -m venv .venv
 
 $(RUN_STAMP): | .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]'
+	deploy/apt/install.sh deploy/apt/demo.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	@mkdir -p .make && touch $@
 
 $(TEST_STAMP): | .venv
-	deploy/apt/install.sh deploy/apt/*.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,test]'
+	deploy/apt/install.sh deploy/apt/demo.txt deploy/apt/test.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	@mkdir -p .make && touch $@ $(RUN_STAMP)

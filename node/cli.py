@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from engines.package import PackageError
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
+from engines.package import PackageError
 from node import app as composition
 from node.admin.app import AdminServerError
 from node.catalogue import Catalogue, CatalogueError, read_packages
@@ -41,6 +41,14 @@ ConfigOption = Annotated[
 ]
 DEFAULT_CONFIG = Path("config/wetread.toml")
 
+WIDE = 150  # columns, where no terminal says how many it has
+
+
+def _console(*, stderr: bool) -> Console:
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, width=None if terminal else WIDE)
+
+
 app = typer.Typer(
     name="wetread",
     help="The AI node beside a hospital's PACS.",
@@ -53,8 +61,8 @@ engines_app = typer.Typer(help="Engine packages.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 app.add_typer(engines_app, name="engines")
 
-out = Console()
-err = Console(stderr=True)
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 
 def main() -> None:

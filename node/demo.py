@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +15,12 @@ from typing import Final
 from pydantic import JsonValue
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from node.app import Node
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
-from node.demo_data import DemoStudy, demo_studies, folder_study
+from node.demo_data import DemoDataError, DemoStudy, demo_studies, folder_study
 from node.demo_pictures import overlay
 from node.interfaces import SendVerdict, Sent
 from node.pacs import StandInPacs
@@ -35,6 +36,7 @@ ENDED_JOBS: Final = frozenset(
 )
 GOOD_JOBS: Final = frozenset({JobState.SUCCEEDED, JobState.REFUSED})
 SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
+UNITS: Final = {"[hnsf'U]": "HU"}  # UCUM to what is read aloud
 STAGES: Final = ("sent", "complete", "routed", "analysed", "delivered")
 
 RULES: Final = """
@@ -220,9 +222,16 @@ class Demo:
         )
 
     def _studies(self) -> Sequence[DemoStudy]:
-        if self._options.folder is not None:
-            return folder_study(self._options.folder)
-        return demo_studies(self._folder / "phantom")
+        try:
+            if self._options.folder is None:
+                studies = demo_studies(self._folder / "input")
+            else:
+                studies = folder_study(self._options.folder)
+        except DemoDataError as error:
+            raise DemoError(str(error)) from error
+        if not studies:
+            raise DemoError(f"{self._options.folder}: holds no DICOM file")
+        return studies
 
     def _send(self, row: _Progress) -> None:
         began = time.monotonic()
@@ -385,53 +394,61 @@ def _progress_table(rows: Sequence[_Progress]) -> Table:
 
 
 def _result_table(outcomes: Sequence[_Outcome]) -> Table:
-    table = Table("study", "rule", "engine", "findings", "results", "delivered", show_lines=True)
+    """Lay out study, rule, engine, findings, results and deliveries: a section a study."""
+    table = Table("study", "rule", "engine", "finding", "values", "results", "delivered")
     for outcome in outcomes:
-        name = outcome.progress.study.name
-        if not outcome.jobs:
-            state = outcome.record.state.value if outcome.record else "unknown"
-            table.add_row(name, "none", "", f"{state} {outcome.progress.problem}", "", "")
-        for job in outcome.jobs:
-            table.add_row(
-                name,
-                f"{job.rule} (revision {job.rule_revision})",
-                job.engine,
-                _findings(job),
-                "\n".join(item.writer for item in outcome.results if item.job_id == job.id),
-                _delivered(item for item in outcome.deliveries if item.job_id == job.id),
-            )
+        for row in _rows(outcome):
+            table.add_row(*map(escape, row))
+        table.add_section()
     return table
 
 
-def _findings(job: JobRecord) -> str:
+def _rows(outcome: _Outcome) -> Iterator[tuple[str, ...]]:
+    name = outcome.progress.study.name
+    if not outcome.jobs:
+        state = outcome.record.state.value if outcome.record else "unknown"
+        yield (name, "", "", f"{state} {outcome.progress.problem}", "", "", "")
+    for job in outcome.jobs:
+        findings = _findings(job)
+        results = [item.writer for item in outcome.results if item.job_id == job.id]
+        delivered = _delivered(item for item in outcome.deliveries if item.job_id == job.id)
+        rule = f"{job.rule} (r{job.rule_revision})"
+        for line in range(max(len(findings), len(results), 1)):
+            head = (name, rule, job.engine) if line == 0 else ("", "", "")
+            finding = findings[line] if line < len(findings) else ("", "")
+            result = results[line] if line < len(results) else ""
+            yield (*head, *finding, result, delivered if line == 0 else "")
+
+
+def _findings(job: JobRecord) -> list[tuple[str, str]]:
+    """Return a line for each finding: what, and its values."""
     if job.error:
-        return f"{job.state.value}: {job.error}"
-    summary = job.summary
-    verdict = str(summary.get("verdict", ""))
+        return [(job.state.value, job.error)]
+    verdict = str(job.summary.get("verdict", ""))
     if verdict == "not analysed":
-        return f"not analysed: {summary.get('detail', '')}"
-    findings = summary.get("findings")
+        return [(verdict, str(job.summary.get("detail", "")))]
+    findings = job.summary.get("findings")
     lines = [
-        f"{finding['label']}: {_values(finding.get('measurements'))}"
+        (str(finding["label"]), _values(finding.get("measurements")))
         for finding in (findings if isinstance(findings, list) else [])
         if isinstance(finding, Mapping)
     ]
-    return "\n".join(lines) or verdict
+    return lines or [(verdict, "")]
 
 
 def _values(measurements: object) -> str:
     if not isinstance(measurements, list):
         return ""
-    words = []
-    for item in measurements:
-        what = item["derivation"] or item["name"]
-        words.append(f"{what} {item['value']:.1f} {item['unit']}")
-    return ", ".join(words)
+    return ", ".join(
+        f"{str(item['derivation'] or item['name']).lower()} {item['value']:.1f} "
+        f"{UNITS.get(item['unit'], item['unit'])}"
+        for item in measurements
+    )
 
 
 def _delivered(deliveries: Iterable[DeliveryRecord]) -> str:
-    counts = Counter(f"{item.destination}: {item.state.value}" for item in deliveries)
-    return "\n".join(f"{count} x {state}" for state, count in counts.items())
+    counts = Counter(f"{item.state.value} to {item.destination}" for item in deliveries)
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def _stage_seconds(outcomes: Sequence[_Outcome]) -> dict[str, float]:
@@ -465,9 +482,8 @@ def _times(outcome: _Outcome) -> dict[str, float]:
 
 def _times_table(outcomes: Sequence[_Outcome]) -> Table:
     stages = list(dict.fromkeys(stage for outcome in outcomes for stage in _times(outcome)))
-    table = Table("seconds", *stages)
-    for outcome in outcomes:
-        times = _times(outcome)
-        cells = [f"{times[stage]:.2f}" if stage in times else "" for stage in stages]
-        table.add_row(outcome.progress.study.name, *cells)
+    table = Table("seconds", *(outcome.progress.study.name for outcome in outcomes))
+    for stage in stages:
+        cells = [_times(outcome).get(stage) for outcome in outcomes]
+        table.add_row(stage, *("" if cell is None else f"{cell:.2f}" for cell in cells))
     return table

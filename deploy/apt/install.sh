@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages named in the files given, those that are missing only.
+# The demo's data is documentation to Debian, which slim images leave out: it is asked for by path.
 # Services of these packages (orthanc, postgresql) are not started: the tests start their own.
 set -euo pipefail
 
@@ -23,4 +24,5 @@ if [ ! -e "$policy" ]; then
   trap '"${as_root[@]}" rm -f "$policy"' EXIT
 fi
 "${as_root[@]}" apt-get update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends \
+  -o Dpkg::Options::='--path-include=/usr/share/doc/invesalius-examples/*' "${missing[@]}" >/dev/null

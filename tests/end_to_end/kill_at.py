@@ -1,0 +1,83 @@
+"""Runs the node and kills it with SIGKILL at a named point, as a power cut would.
+
+Run as `python -m tests.end_to_end.kill_at POINT run --config FILE`. The product has no such hooks:
+this driver wraps the seams of its classes before it calls the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from node.cli import main
+from node.worker import Worker
+from storage.deliveries import DeliveryStore
+from storage.jobs import JobStore
+from storage.objects import ObjectStore
+from storage.studies import StudyStore
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _before(owner: type, name: str, call: int = 1) -> None:
+    """Die instead of the `call`-th call of a method."""
+    _wrap(owner, name, call, after=False)
+
+
+def _after(owner: type, name: str, call: int = 1) -> None:
+    """Die right after the `call`-th call of a method."""
+    _wrap(owner, name, call, after=True)
+
+
+def _wrap(owner: type, name: str, call: int, *, after: bool) -> None:
+    original = getattr(owner, name)
+    calls = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands in for any method
+        nonlocal calls
+        calls += 1
+        if calls == call and not after:
+            _die()
+        result = original(*args, **kwargs)
+        if calls == call:
+            _die()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _at_stage(stage: str) -> None:
+    original = Worker._progress
+
+    def progress(self: Worker, leased: Any, entered: str) -> None:  # noqa: ANN401
+        original(self, leased, entered)
+        if entered == stage:
+            _die()
+
+    Worker._progress = progress  # type: ignore[method-assign]
+
+
+POINTS: dict[str, Callable[[], None]] = {
+    "part-file-written": lambda: _before(ObjectStore, "_sync", call=3),
+    "synced": lambda: _before(ObjectStore, "_rename", call=3),
+    "renamed": lambda: _before(StudyStore, "record", call=3),
+    "committed": lambda: _after(StudyStore, "record", call=3),
+    "completed": lambda: _after(StudyStore, "complete"),
+    "routing": lambda: _before(StudyStore, "route"),
+    "routed": lambda: _after(StudyStore, "route"),
+    "inference": lambda: _at_stage("inference"),
+    "encoding": lambda: _at_stage("encoding"),
+    "results-stored": lambda: _before(JobStore, "finish"),
+    "finished": lambda: _after(JobStore, "finish"),
+    "sent": lambda: _before(DeliveryStore, "record"),
+    "sent-and-recorded": lambda: _after(DeliveryStore, "record"),
+}
+
+if __name__ == "__main__":
+    POINTS[sys.argv.pop(1)]()
+    main()
