@@ -14,29 +14,26 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from engines.package import shipped_folder
 
-import node.delivery
-import node.listeners
+from engines.package import shipped_folder
 from node.admin.app import AdminServer
 from node.admin.context import AdminContext, ListenerSummary, SettingsSummary
 from node.catalogue import Catalogue
 from node.clock import Clock, system_clock
 from node.completion import Completion
 from node.dispatch import Dispatcher, DispatchLimits
+from node.doors import build_listeners, build_targets
 from node.ingest import StudyIngest
 from node.interfaces import DeliveryTarget, DeviceIdentity, Listener, PluginSettings
-from node.planning import Planner, RuleBooks
-from node.plugins import discover
+from node.planning import Planner, RuleBooks, read_rules
 from node.pool import WorkerPool
 from node.reconcile import Reconciliation
-from node.routing import RuleSet, check_references, parse_rules
 from node.sandbox import Sandbox
 from node.scheduler import Scheduler, Sweep
-from node.settings import Settings, SettingsError, quiet_seconds_for, validate_plugin_table
+from node.settings import Settings, quiet_seconds_for
 from node.worker import Worker, WorkerLimits
 from storage.associations import AssociationStore
-from storage.database import Database, check_schema, migrate
+from storage.database import Database, check_schema, downgrade, migrate
 from storage.deliveries import DeliveryStore
 from storage.engines import EngineStore
 from storage.events import EventStore
@@ -100,6 +97,15 @@ def prepare(settings: Settings) -> None:
         migrate(settings.database_url())
 
 
+def move_schema(settings: Settings, revision: str, *, down: bool) -> None:
+    """Bring the schema to a revision, or back to an older one (`wetread migrate`)."""
+    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    if down:
+        downgrade(settings.database_url(), revision)
+    else:
+        migrate(settings.database_url(), revision)
+
+
 def software_version() -> str:
     """Return the version of the installed distribution."""
     return version("wetread")
@@ -119,20 +125,6 @@ def device_identity(settings: Settings) -> DeviceIdentity:
 def engine_folders(settings: Settings) -> tuple[Path, ...]:
     """Return where engine packages are looked for: those that ship, then the site's own."""
     return (shipped_folder(), *settings.engines.folders)
-
-
-def read_rules(path: Path, *, engines: frozenset[str], destinations: frozenset[str]) -> RuleSet:
-    """Read and check a rules file (invariant 7).
-
-    Raises:
-        RulesError: naming the key path.
-        SettingsError: a rule names an engine or destination that is not there.
-    """
-    rules = parse_rules(path.read_text(encoding="utf-8"))
-    problems = check_references(rules, engines, destinations)
-    if problems:
-        raise SettingsError(f"{path}: " + "; ".join(problems))
-    return rules
 
 
 class Node:
@@ -393,50 +385,3 @@ def make_pool(settings: Settings, stores: Stores) -> WorkerPool:
     catalogue = make_catalogue(settings, stores)
     catalogue.load()
     return WorkerPool(catalogue, lambda: make_workers(settings, stores, catalogue))
-
-
-def build_targets(settings: Settings) -> dict[str, DeliveryTarget[PluginSettings]]:
-    """Build every configured destination.
-
-    Raises:
-        SettingsError: naming the key path.
-    """
-    kinds = discover(node.delivery, DeliveryTarget)  # type: ignore[type-abstract]  # a plugin base
-    targets: dict[str, DeliveryTarget[PluginSettings]] = {}
-    for name, table in settings.destinations.items():
-        path = f"destinations.{name}"
-        raw = dict(table)
-        kind = raw.pop("kind", None)
-        if kind not in kinds:
-            raise SettingsError(f"{path}.kind: {kind!r} is not one of {sorted(kinds)}")
-        target = kinds[str(kind)]
-        targets[name] = target(validate_plugin_table(raw, target.settings_type, path))
-    return targets
-
-
-def build_listeners(settings: Settings, ingest: StudyIngest) -> list[Listener[PluginSettings]]:
-    """Build every configured listener.
-
-    Raises:
-        SettingsError: naming the key path.
-    """
-    return [kind(checked, ingest) for kind, checked in check_listeners(settings)]
-
-
-def check_listeners(
-    settings: Settings,
-) -> list[tuple[type[Listener[PluginSettings]], PluginSettings]]:
-    """Check the table of every configured listener; open none.
-
-    Raises:
-        SettingsError: naming the key path.
-    """
-    kinds = discover(node.listeners, Listener)  # type: ignore[type-abstract]  # a plugin base
-    checked: list[tuple[type[Listener[PluginSettings]], PluginSettings]] = []
-    for name, table in settings.listeners.items():
-        if name not in kinds:
-            raise SettingsError(f"listeners.{name}: is not one of {sorted(kinds)}")
-        kind: type[Listener[PluginSettings]] = kinds[name]
-        path = f"listeners.{name}"
-        checked.append((kind, validate_plugin_table(table, kind.settings_type, path)))
-    return checked

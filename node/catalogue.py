@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from engines.package import EnginePackage, PackageError, find_packages, load_package
 
+from engines.package import EnginePackage, PackageError, find_packages, load_package
 from node.sandbox import Deadlines, Sandbox, SandboxError
 from node.worker import InstalledEngine
 from storage.engines import EngineStore

@@ -4,50 +4,26 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.tree import Tree
 
-from engines.package import PackageError
 from node import app as composition
-from node.admin.app import AdminServerError
-from node.catalogue import Catalogue, CatalogueError, read_packages
-from node.clock import system_clock
+from node.catalogue import read_packages
+from node.cli_engines import engines_app
+from node.cli_rules import rules_app
+from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, err, open_settings, out
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
-from node.demo import Demo, DemoError, DemoOptions
-from node.interfaces import ListenerError, Outgoing, SendVerdict, Sent
+from node.demo import Demo, DemoOptions
+from node.doors import build_targets, check_listeners
+from node.interfaces import Outgoing, SendVerdict, Sent
 from node.log import configure_logging
 from node.pacs import StandInPacs
-from node.planning import NoRulesError, Planner, RuleBooks
-from node.plugins import PluginError
-from node.routing import RulesError, parse_rules
-from node.sandbox import Sandbox
-from node.settings import Settings, SettingsError, load_settings
-from storage.database import downgrade, migrate
-from storage.records import NotFoundError, SchemaError, StorageError
-
-USAGE_ERROR = 2
-ConfigOption = Annotated[
-    Path,
-    typer.Option("--config", "-c", envvar="WETREAD_CONFIG", help="The node's TOML configuration."),
-]
-DEFAULT_CONFIG = Path("config/wetread.toml")
-
-WIDE = 150  # columns, where no terminal says how many it has
-
-
-def _console(*, stderr: bool) -> Console:
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=None if terminal else WIDE)
-
+from node.planning import read_rules
+from node.settings import SettingsError, load_settings
 
 app = typer.Typer(
     name="wetread",
@@ -56,50 +32,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-rules_app = typer.Typer(help="Routing rules.", no_args_is_help=True)
-engines_app = typer.Typer(help="Engine packages.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 app.add_typer(engines_app, name="engines")
-
-out = _console(stderr=False)
-err = _console(stderr=True)
 
 
 def main() -> None:
     """Run the command line."""
     app()
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Turn what an admin can mend into one line and status 2; anything else keeps its traceback."""
-    try:
-        yield
-    except (
-        AdminServerError,
-        CatalogueError,
-        DemoError,
-        ListenerError,
-        NoRulesError,
-        NotFoundError,
-        PackageError,
-        PluginError,
-        RulesError,
-        SchemaError,
-        SettingsError,
-        OSError,
-    ) as error:
-        err.print(f"wetread: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(USAGE_ERROR) from error
-    except StorageError as error:
-        err.print(f"wetread: storage: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from error
-
-
-def _settings(config: Path) -> Settings:
-    settings = load_settings(config)
-    configure_logging(level=settings.logging.level, style=settings.logging.format)
-    return settings
 
 
 def _wait_for_signal() -> None:
@@ -112,8 +51,8 @@ def _wait_for_signal() -> None:
 @app.command()
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the node in the foreground until it is told to stop."""
-    with _clear_errors():
-        node = composition.Node(_settings(config))
+    with clear_errors():
+        node = composition.Node(open_settings(config))
         node.start()
         for listener in node.listeners:
             err.print(f"listening: {listener.address()}", markup=False)
@@ -128,8 +67,8 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def worker(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run engine workers only, beside nodes that share a PostgreSQL database."""
-    with _clear_errors():
-        settings = _settings(config)
+    with clear_errors():
+        settings = open_settings(config)
         if settings.database_url().startswith("sqlite"):
             raise SettingsError(
                 "database.url: a separate worker needs PostgreSQL; on SQLite the node's own "
@@ -163,7 +102,7 @@ def demo(
     ] = False,
 ) -> None:
     """Run a complete node and a stand-in PACS, and send real studies through them."""
-    with _clear_errors():
+    with clear_errors():
         configure_logging(level="error", style="console")
         options = DemoOptions(folder=folder, data_dir=data_dir, output=output)
         with Demo(options, err if as_json else out) as session:
@@ -186,7 +125,7 @@ def pacs(
     ae_title: Annotated[str, typer.Option(help="Its AE title.")] = "STANDIN",
 ) -> None:
     """Run a stand-in PACS that keeps what it is sent, for acceptance tests at a new site."""
-    with _clear_errors():
+    with clear_errors():
         configure_logging(level="info", style="console")
         standin = StandInPacs(folder, ae_title=ae_title, host=host, port=port)
         standin.start()
@@ -211,7 +150,7 @@ def send(
     """Send DICOM files by C-STORE, as they are, over one association."""
     from node.demo_data import dicom_files
 
-    with _clear_errors():
+    with clear_errors():
         target = DimseTarget(
             DimseTargetSettings(host=host, port=port, ae_title=ae_title, calling_ae_title=calling)
         )
@@ -231,13 +170,13 @@ def send(
 @app.command("check-config")
 def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Read configuration, rules, engines and destinations as a start would; change nothing."""
-    with _clear_errors():
+    with clear_errors():
         settings = load_settings(config)
-        targets = composition.build_targets(settings)
-        doors = composition.check_listeners(settings)
+        targets = build_targets(settings)
+        doors = check_listeners(settings)
         engines = read_packages(composition.engine_folders(settings))
         if settings.rules.file is not None:
-            composition.read_rules(
+            read_rules(
                 settings.rules.file,
                 engines=frozenset(item.package.name for item in engines),
                 destinations=frozenset(targets),
@@ -259,11 +198,8 @@ def migrate_command(
     down: Annotated[bool, typer.Option("--down", help="Go back to REVISION.")] = False,
 ) -> None:
     """Bring the database schema to this version, or back to an older one."""
-    with _clear_errors():
-        settings = load_settings(config)
-        settings.node.data_dir.mkdir(parents=True, exist_ok=True)
-        move: Callable[[str, str], None] = downgrade if down else migrate
-        move(settings.database_url(), revision)
+    with clear_errors():
+        composition.move_schema(load_settings(config), revision, down=down)
         out.print(f"schema: {revision}", markup=False)
 
 
@@ -275,7 +211,7 @@ def studies(
     text: Annotated[str, typer.Option(help="Part of an accession number, UID, ...")] = "",
 ) -> None:
     """List studies with their state."""
-    with _clear_errors():
+    with clear_errors():
         stores = composition.open_stores(load_settings(config))
         table = Table("study", "modalities", "instances", "revision", "state", "received", "reason")
         for study in stores.studies.list(limit=limit, text=text):
@@ -297,7 +233,7 @@ def timeline(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Show everything that happened to one study."""
-    with _clear_errors():
+    with clear_errors():
         stores = composition.open_stores(load_settings(config))
         record = stores.studies.get(study)
         table = Table("time (UTC)", "event", "job", "delivery", "by", "details")
@@ -314,6 +250,20 @@ def timeline(
 
 
 @app.command()
+def complete(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    by: Annotated[str, typer.Option(help="Who says so; it stands on the timeline.")] = "operator",
+) -> None:
+    """Take a study that is still receiving for complete now, whatever its quiet time."""
+    with clear_errors():
+        stores = composition.open_stores(load_settings(config))
+        record = stores.studies.complete_now(study, by=by)
+        out.print(f"revision {record.revision}: {record.state.value}", markup=False)
+
+
+@app.command()
 def replay(
     study: Annotated[str, typer.Argument(help="Study Instance UID.")],
     config: ConfigOption = DEFAULT_CONFIG,
@@ -321,133 +271,7 @@ def replay(
     reason: Annotated[str, typer.Option(help="Why; it stands on the timeline.")] = "replay",
 ) -> None:
     """Route and read a study again, as a new revision that supersedes the old results."""
-    with _clear_errors():
+    with clear_errors():
         stores = composition.open_stores(load_settings(config))
         record = stores.studies.reopen(study, reason=reason, by="command line")
         out.print(f"revision {record.revision} opened; a running node takes it up", markup=False)
-
-
-@rules_app.command("check")
-def rules_check(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A rules file.")],
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Check engines and destinations too.")
-    ] = None,
-) -> None:
-    """Check a rules file: syntax, fields, and with --config the engines and destinations."""
-    with _clear_errors():
-        if config is None:
-            rules = parse_rules(file.read_text(encoding="utf-8"))
-        else:
-            settings = load_settings(config)
-            engines = read_packages(composition.engine_folders(settings))
-            rules = composition.read_rules(
-                file,
-                engines=frozenset(item.package.name for item in engines),
-                destinations=frozenset(settings.destinations),
-            )
-        out.print(f"{file}: {len(rules.rules)} rules, good", markup=False)
-
-
-@rules_app.command("explain")
-def rules_explain(
-    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Say what the rules in force decide for a study: each condition, value found and verdict."""
-    with _clear_errors():
-        settings = load_settings(config)
-        stores = composition.open_stores(settings)
-        sandbox = Sandbox(memory_mib=composition.HEADER_MEMORY_MIB)
-        planner = Planner(
-            studies=stores.studies,
-            objects=stores.objects,
-            rules=RuleBooks(stores.rules),
-            sandbox=sandbox,
-            clock=system_clock,
-            max_attempts=settings.worker.max_attempts,
-        )
-        try:
-            plan = planner.plan(stores.studies.get(study))
-        finally:
-            sandbox.close()
-        if as_json:
-            print(json.dumps(plan.decision.explanation))  # noqa: T201 - output for programs
-            return
-        tree = Tree(f"rule revision {plan.revision}: {len(plan.decision.jobs)} jobs")
-        _grow(tree, plan.decision.explanation)
-        out.print(tree)
-
-
-@rules_app.command("show")
-def rules_show(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Print the rules in force, with their revision."""
-    with _clear_errors():
-        current = composition.open_stores(load_settings(config)).rules.current()
-        if current is None:
-            raise NoRulesError("no rules were ever loaded")
-        sys.stdout.write(f"# revision {current.revision}, {current.created_at:%Y-%m-%d %H:%M}Z\n")
-        sys.stdout.write(current.text)
-
-
-def _grow(tree: Tree, value: object) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if isinstance(item, dict | list):
-                _grow(tree.add(str(key)), item)
-            else:
-                tree.add(f"{key}: {item}")
-    elif isinstance(value, list | tuple):
-        for item in value:
-            if isinstance(item, dict | list):
-                _grow(tree.add("-"), item)
-            else:
-                tree.add(str(item))
-
-
-@engines_app.command("list")
-def engines_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """List the engine packages that a start would find."""
-    with _clear_errors():
-        table = Table("engine", "version", "task", "runtime", "digest", "intended use")
-        for item in read_packages(composition.engine_folders(load_settings(config))):
-            package = item.package
-            table.add_row(
-                package.name,
-                package.version,
-                package.task,
-                package.runtime,
-                package.digest[:12],
-                package.intended_use,
-            )
-        out.print(table)
-
-
-@engines_app.command("verify")
-def engines_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run the golden case of every engine package on this machine."""
-    with _clear_errors():
-        settings = load_settings(config)
-        composition.prepare(settings)
-        stores = composition.open_stores(settings)
-        sandbox = Sandbox(memory_mib=settings.worker.memory_mib)
-        catalogue = Catalogue(
-            folders=composition.engine_folders(settings),
-            store=stores.engines,
-            sandbox=sandbox,
-            threads=settings.worker.threads,
-        )
-        try:
-            catalogue.load()
-            catalogue.verify()
-        finally:
-            catalogue.close()
-        failed = 0
-        for record in stores.engines.list():
-            good = catalogue.active(record.name) is not None
-            failed += not good
-            out.print(f"{record.name} {record.version}: {record.state.value} {record.reason}")
-        if failed:
-            raise typer.Exit(1)

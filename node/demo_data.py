@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from node.interfaces import Outgoing
 
@@ -285,7 +285,7 @@ def _write(volume: _Volume, folder: Path) -> tuple[Path, ...]:
 def _image(volume: _Volume, index: int) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = _uid(volume.name, "instance", str(index))
+    meta.MediaStorageSOPInstanceUID = UID(_uid(volume.name, "instance", str(index)))
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     image = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
     _describe(image, volume)

@@ -1,8 +1,7 @@
-"""Headers of data sets: a bounded walk for the index, and values of fields for the rules.
+"""A bounded walk over the header of a data set: what the index wants, and nothing more.
 
-The walk (`read_index_header`) is what the listener does with bytes off the wire: it looks at
-top-level elements only, up to the last one it wants, within limits. Everything more
-(`read_values`, `read_dataset`) belongs into the sandbox.
+What the listener does with bytes off the wire: it looks at top-level elements only, up to the last
+one it wants, within limits. Everything more belongs into the sandbox (`node.field_values`).
 """
 
 from __future__ import annotations
@@ -11,28 +10,19 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final
 
-from pydicom import dcmread
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
 )
 
-from node.fields import FieldPath, Step, parse_field
 from storage.records import SeriesAttributes, StudyAttributes
-
-Value: TypeAlias = str | int | float
-Values: TypeAlias = tuple[Value, ...] | None
 
 MOST_BYTES: Final = 4 << 20  # read, not skipped
 MOST_ELEMENTS: Final = 100_000
@@ -75,19 +65,6 @@ INDEXED: Final = (
     "StudyID",
     "SeriesNumber",
     "InstanceNumber",
-)
-PARSER_ERRORS: Final = (
-    InvalidDicomError,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    TypeError,
-    NotImplementedError,
-    RecursionError,
-    struct.error,
-    zlib.error,
 )
 
 
@@ -152,88 +129,6 @@ def read_index_header(data: BinaryIO, transfer_syntax_uid: str) -> IndexHeader:
             body_part_examined=text("BodyPartExamined"),
         ),
     )
-
-
-def read_dataset(path: Path) -> Dataset:
-    """Read a file's data set without its pixel data. Sandbox only.
-
-    Raises:
-        HeaderError: naming the kind of the parser's error.
-    """
-    try:
-        return dcmread(path, stop_before_pixels=True)
-    except PARSER_ERRORS as error:
-        raise HeaderError(f"not readable: {type(error).__name__}") from error
-
-
-def read_values(path: Path, fields: Collection[str]) -> Mapping[str, Values]:
-    """Read the values of some fields from a file. Sandbox only.
-
-    None: absent. An empty tuple: there, without a value.
-
-    Raises:
-        HeaderError: naming the kind of the parser's error.
-    """
-    dataset = read_dataset(path)
-    try:
-        return {field: _find(dataset, parse_field(field)) for field in fields}
-    except PARSER_ERRORS as error:
-        raise HeaderError(f"not readable: {type(error).__name__}") from error
-
-
-# ---------------------------------------------------------------- values by path
-
-
-def _find(dataset: Dataset, path: FieldPath) -> Values:
-    *way, last = path.steps
-    datasets = [dataset]
-    for step in way:
-        datasets = [item for parent in datasets for item in _items(parent, step)]
-    found = [values for parent in datasets if (values := _element(parent, last)) is not None]
-    if not found:
-        return None
-    return tuple(value for values in found for value in values)
-
-
-def _items(parent: Dataset, step: Step) -> list[Dataset]:
-    tag = _resolve(parent, step)
-    if tag is None or tag not in parent or parent[tag].VR != "SQ":
-        return []
-    items = list(parent[tag].value or [])
-    return items if step.item is None else items[step.item : step.item + 1]
-
-
-def _element(parent: Dataset, step: Step) -> Values:
-    tag = _resolve(parent, step)
-    if tag is None or tag not in parent:
-        return None
-    value = parent[tag].value
-    if parent[tag].VR == "SQ":
-        return tuple("item" for _ in value or [])
-    values: Iterable[object] = value if isinstance(value, MultiValue | list | tuple) else [value]
-    if step.item is not None:
-        values = list(values)[step.item : step.item + 1]
-    return tuple(_plain(item) for item in values if item is not None and item != "")
-
-
-def _resolve(parent: Dataset, step: Step) -> int | None:
-    """Return the tag; of a private element, where its creator's block is in this data set."""
-    if not step.creator:
-        return step.tag
-    group, offset = step.tag >> 16, step.tag & 0xFF
-    for block in range(0x10, 0x100):
-        creator = parent.get((group, block))
-        if creator is not None and str(creator.value).strip() == step.creator.strip():
-            return group << 16 | block << 8 | offset
-    return None
-
-
-def _plain(value: object) -> Value:
-    if isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, bytes):
-        return value[:LONGEST_VALUE].decode("latin-1").rstrip("\0 ")
-    return CONTROL.sub(" ", str(value)).strip()
 
 
 # ---------------------------------------------------------------- the walk

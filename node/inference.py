@@ -1,6 +1,6 @@
 """One job inside the sandbox: engine, result objects, check before send.
 
-Everything here runs in the child process; the node keeps the requests and answers below.
+Everything here runs in the child process.
 """
 
 from __future__ import annotations
@@ -8,12 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from engines.verify import verify_package
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 from pydicom.dataset import Dataset
 
 import node.results
@@ -21,7 +19,8 @@ from engines.base import Engine, open_engine
 from engines.findings import Outcome, Refusal
 from engines.images import InstanceFile
 from engines.package import EnginePackage, load_package
-from node.headers import read_dataset
+from engines.verify import verify_package
+from node.field_values import read_dataset
 from node.interfaces import (
     DeviceIdentity,
     EngineIdentity,
@@ -30,66 +29,10 @@ from node.interfaces import (
     ResultWriter,
     SupersededResult,
 )
+from node.messages import JobAnswer, JobRequest, ResultMessage, VerifyRequest
 from node.plugins import discover
 
 Progress: TypeAlias = Callable[[str], None]
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class InstanceMessage(_Message):
-    """One instance of the job's series."""
-
-    path: Path
-    sop_instance_uid: str
-    sop_class_uid: str
-
-
-class JobRequest(_Message):
-    """What the child needs to know of a job. Holds no patient attributes, only ids and paths."""
-
-    engine_folder: Path
-    engine_digest: str
-    instances: tuple[InstanceMessage, ...]
-    staging: Path
-    threads: int
-    job_key: str
-    generation: int
-    created: datetime
-    series_created: datetime
-    rule: str
-    rule_revision: int
-    device: dict[str, str]
-    superseded: tuple[dict[str, str], ...]
-
-
-class ResultMessage(_Message):
-    """One result object that was written and checked."""
-
-    writer: str
-    path: Path
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    transfer_syntax_uid: str
-
-
-class JobAnswer(_Message):
-    """How a job ended in the child."""
-
-    refused: bool
-    results: tuple[ResultMessage, ...]
-    summary: dict[str, JsonValue]
-    timings: dict[str, float]
-
-
-class VerifyRequest(_Message):
-    """Which engine to run on its golden case."""
-
-    engine_folder: Path
-    threads: int
 
 
 class EngineChangedError(Exception):

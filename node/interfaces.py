@@ -22,7 +22,7 @@ from engines.findings import Outcome
 class PluginSettings(BaseModel):
     """Base of every plugin's settings: strict, frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 SettingsT = TypeVar("SettingsT", bound=PluginSettings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, cast
 
 import structlog
@@ -19,6 +20,7 @@ from node.routing import (
     RuleSet,
     SeriesHeaders,
     StudyHeaders,
+    check_references,
     decide,
     parse_rules,
 )
@@ -37,7 +39,7 @@ log = structlog.get_logger()
 
 
 class NoRulesError(Exception):
-    """No rules were ever loaded: nothing can be routed."""
+    """No rules can be put in force: none were loaded, or they name what is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,20 @@ class RuleBooks:
         if self._book is None or self._book.revision != revision.revision:
             self._book = RuleBook(revision=revision.revision, rules=parse_rules(revision.text))
         return self._book
+
+
+def read_rules(path: Path, *, engines: frozenset[str], destinations: frozenset[str]) -> RuleSet:
+    """Read and check a rules file (invariant 7).
+
+    Raises:
+        RulesError: naming the key path.
+        NoRulesError: a rule names an engine or destination that is not there.
+    """
+    rules = parse_rules(path.read_text(encoding="utf-8"))
+    problems = check_references(rules, engines, destinations)
+    if problems:
+        raise NoRulesError(f"{path}: " + "; ".join(problems))
+    return rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

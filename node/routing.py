@@ -9,24 +9,25 @@ from typing import Final, TypeAlias
 
 from pydantic import JsonValue
 
-from node.rules import (
+from node.conditions import (
+    CALLING_AE,
+    SERIES_INSTANCES,
+    STUDY_INSTANCES,
+    STUDY_SERIES,
     All,
     Any,
     Comparison,
     Condition,
-    Preference,
-    Rule,
-    RulesError,
-    RuleSet,
-    parse_rules,
+    Level,
+    Scalar,
+    Values,
+    number_of,
+    shown_scalar,
+    shown_values,
 )
+from node.rules import Preference, Rule, RulesError, RuleSet, parse_rules
 
-Scalar: TypeAlias = str | int | float
-Values: TypeAlias = tuple[Scalar, ...] | None
 Found: TypeAlias = dict[str, JsonValue]
-
-MOST_VALUES: Final = 5  # in an explanation
-LONGEST_VALUE: Final = 80
 
 __all__ = [
     "Decision",
@@ -88,15 +89,11 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Scope:
-    """What a condition looks at: some series, within a study, from a sender."""
+class _Cases:
+    """What a comparison looks at, each distinct case once, and how that is shown."""
 
-    study: StudyHeaders
-    series: tuple[SeriesHeaders, ...]
-    calling_ae: str
-
-    def only(self, series: SeriesHeaders) -> _Scope:
-        return _Scope(study=self.study, series=(series,), calling_ae=self.calling_ae)
+    values: tuple[Values, ...]
+    shown: JsonValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +104,83 @@ class _Verdict:
     found: Found
 
 
-def decide(rules: RuleSet, study: StudyHeaders, *, calling_ae: str, now: datetime) -> Decision:
-    """Apply every rule to a study.
+class _Scope:
+    """What conditions look at: a whole study, or one series of it. Gathers each case once."""
 
-    Absent attributes never raise: a comparison with nothing does not hold. `now` is aware.
+    def __init__(self, series: Sequence[SeriesHeaders], whole: _Scope | None, ae: str) -> None:
+        self.series = series
+        self._whole = whole or self
+        self._ae = ae
+        self._cases: dict[tuple[str, Level], _Cases] = {}
+        self.parts = [_Scope((item,), self, ae) for item in series] if whole is None else [self]
+
+    @property
+    def uid(self) -> str:
+        """The Series Instance UID of a scope of one series."""
+        return self.series[0].series_instance_uid
+
+    def cases(self, field: str, level: Level) -> _Cases:
+        """Return the cases of a field at a level; those of the study, whatever the scope."""
+        if level == "study" and self._whole is not self:
+            return self._whole.cases(field, level)
+        found = self._cases.get((field, level))
+        if found is None:
+            found = self._cases[(field, level)] = self._gathered(field, level)
+        return found
+
+    def _gathered(self, field: str, level: Level) -> _Cases:
+        if level == "study":
+            cases = [_merged(self._values(field))]
+        elif level == "series" or field in PSEUDO_FIELDS:
+            cases = [_merged(part._values(field)) for part in self.parts]
+        else:
+            cases = self._values(field)
+        return _Cases(values=tuple(dict.fromkeys(cases)), shown=shown_values(_merged(cases)))
+
+    def _values(self, field: str) -> list[Values]:
+        """Return the values of a field, one group an instance; of a pseudo-field, one group."""
+        pseudo = PSEUDO_FIELDS.get(field)
+        if pseudo is not None:
+            return [pseudo(self)]
+        return [item.values.get(field) for series in self.series for item in series.instances]
+
+    def calling_ae(self) -> Values:
+        """Return who sent the study; None for ways in without AE titles."""
+        return (self._ae,) if self._ae else None
+
+    def instances(self) -> Values:
+        """Return the number of instances in this scope."""
+        return (sum(len(series.instances) for series in self.series),)
+
+    def study_series(self) -> Values:
+        """Return the number of series of the study."""
+        return (len(self._whole.series),)
+
+    def study_instances(self) -> Values:
+        """Return the number of instances of the study."""
+        return self._whole.instances()
+
+
+PSEUDO_FIELDS: Final[Mapping[str, Callable[[_Scope], Values]]] = {
+    CALLING_AE: _Scope.calling_ae,
+    SERIES_INSTANCES: _Scope.instances,
+    STUDY_SERIES: _Scope.study_series,
+    STUDY_INSTANCES: _Scope.study_instances,
+}
+
+
+def decide(rules: RuleSet, study: StudyHeaders, *, calling_ae: str, now: datetime) -> Decision:
+    """Apply every rule to a study; the order of its series and instances does not matter.
+
+    Absent attributes never raise: a comparison with nothing does not hold.
+
+    Raises:
+        ValueError: `now` has no time zone, so that no time window could be judged.
     """
-    scope = _Scope(study=study, series=study.series, calling_ae=calling_ae)
+    if now.tzinfo is None:
+        raise ValueError("the moment of a decision needs a time zone")
+    ordered = sorted(study.series, key=lambda series: series.series_instance_uid)
+    scope = _Scope(ordered, None, calling_ae)
     jobs: list[PlannedJob] = []
     explained: list[JsonValue] = []
     quiet: list[float] = []
@@ -134,14 +202,15 @@ def check_references(
 ) -> list[str]:
     """Return what rules name that is not there: such rules would orphan work (invariant 7)."""
     problems = []
-    for rule in rules.rules:
-        for kind, names, known in (
-            ("engine", rule.engines, engines),
-            ("destination", rule.destinations, destinations),
+    for index, rule in enumerate(rules.rules):
+        for key, names, known in (
+            ("engines", rule.engines, engines),
+            ("destinations", rule.destinations, destinations),
         ):
             there = ", ".join(sorted(known)) or "none"
             problems += [
-                f"rule {rule.name!r}: there is no {kind} {name!r} (there: {there})"
+                f"rules[{index}].{key}: rule {rule.name!r}: there is no {key[:-1]} {name!r} "
+                f"(there: {there})"
                 for name in names
                 if name not in known
             ]
@@ -152,94 +221,112 @@ def _apply(rule: Rule, scope: _Scope, now: datetime) -> tuple[list[PlannedJob], 
     found: Found = {"rule": rule.name, "matched": False, "jobs": 0}
     if not rule.enabled:
         return [], {**found, "why": "the rule is switched off"}
-    if not rule.in_window(now):
-        return [], {**found, "why": "outside the rule's time windows"}
+    if rule.windows:
+        inside = rule.in_window(now)
+        found["time_window"] = {
+            "local_time": f"{now.astimezone(rule.zone):%a %H:%M:%S}",
+            "timezone": rule.timezone,
+            "inside": inside,
+        }
+        if not inside:
+            return [], {**found, "why": "outside the rule's time windows"}
     if rule.trigger == "series":
         return _apply_to_series(rule, scope, found)
     verdict = _judge(rule.conditions, scope)
     found["conditions"] = verdict.found
     if not verdict.holds:
         return [], {**found, "why": "its conditions do not hold"}
-    return _select(rule, scope, scope.study.series, found)
+    return _select(rule, scope.parts, found)
 
 
 def _apply_to_series(rule: Rule, scope: _Scope, found: Found) -> tuple[list[PlannedJob], Found]:
     """Judge the conditions once for each series."""
     matching, judged = [], []
-    for series in scope.study.series:
-        verdict = _judge(rule.conditions, scope.only(series))
-        judged.append({"series": series.series_instance_uid, **verdict.found})
+    for part in scope.parts:
+        verdict = _judge(rule.conditions, part)
+        judged.append({"series": part.uid, **verdict.found})
         if verdict.holds:
-            matching.append(series)
+            matching.append(part)
     found["conditions"] = {"by_series": list(judged)}
     if not matching:
         return [], {**found, "why": "its conditions hold for no series"}
-    return _select(rule, scope, tuple(matching), found)
+    return _select(rule, matching, found)
 
 
 def _select(
-    rule: Rule, scope: _Scope, candidates: Sequence[SeriesHeaders], found: Found
+    rule: Rule, candidates: Sequence[_Scope], found: Found
 ) -> tuple[list[PlannedJob], Found]:
     """Choose series: those that fit, ranked, with a tie-break by UID (R21)."""
-    judged = [(series, _judge(rule.series.conditions, scope.only(series))) for series in candidates]
-    fitting = [series for series, verdict in judged if verdict.holds]
-    ranked = sorted(fitting, key=lambda series: series.series_instance_uid)
+    judged = [(part, _judge(rule.series.conditions, part)) for part in candidates]
+    ranked = [part for part, verdict in judged if verdict.holds]  # by UID, as the scope's parts are
     for preference in reversed(rule.series.rank):
-        ranked = _ranked(preference, ranked, scope)
+        ranked = _ranked(preference, ranked)
     chosen = ranked if rule.series.take == "all" else ranked[:1]
+    places = {part.uid: place for place, part in enumerate(ranked, start=1)}
     found["series"] = [
         {
-            "series": series.series_instance_uid,
+            "series": part.uid,
             "fits": verdict.holds,
-            "chosen": series in chosen,
-            "place": ranked.index(series) + 1 if series in ranked else None,
-            "rank": [_rank_value(item, series, scope) for item in rule.series.rank],
+            "chosen": 0 < places.get(part.uid, 0) <= len(chosen),
+            "place": places.get(part.uid),
+            "rank": [_shown_rank(item, part) for item in rule.series.rank],
             "conditions": verdict.found,
         }
-        for series, verdict in judged
+        for part, verdict in judged
     ]
     if not chosen:
         return [], {**found, "why": "no series fits"}
-    jobs = [
-        PlannedJob(
-            rule=rule.name,
-            engine=engine,
-            priority=rule.priority_number,
-            series_instance_uids=(series.series_instance_uid,),
-            destinations=rule.destinations,
-        )
-        for series in chosen
-        for engine in rule.engines
-    ]
+    jobs = [_job(rule, engine, part.uid) for part in chosen for engine in rule.engines]
     return jobs, {**found, "matched": True, "jobs": len(jobs)}
 
 
-def _ranked(
-    preference: Preference, series: Sequence[SeriesHeaders], scope: _Scope
-) -> list[SeriesHeaders]:
+def _job(rule: Rule, engine: str, series_instance_uid: str) -> PlannedJob:
+    return PlannedJob(
+        rule=rule.name,
+        engine=engine,
+        priority=rule.priority_number,
+        series_instance_uids=(series_instance_uid,),
+        destinations=rule.destinations,
+    )
+
+
+# ---------------------------------------------------------------- ranking
+
+
+def _ranked(preference: Preference, parts: Sequence[_Scope]) -> list[_Scope]:
     """Sort by one preference; a stable sort keeps the order of those before. Absent comes last."""
-    keyed = [(_rank_value(preference, item, scope), item) for item in series]
-    present = [pair for pair in keyed if pair[0] is not None]
-    absent = [item for value, item in keyed if value is None]
-    descending = preference.prefer is not None or preference.order == "descending"
-    present.sort(key=lambda pair: _sort_key(pair[0]), reverse=descending)
-    return [item for _, item in present] + absent
+    keyed = [(_rank_value(preference, part), part) for part in parts]
+    present = [(_sort_key(value), part) for value, part in keyed if value is not None]
+    absent = [part for value, part in keyed if value is None]
+    present.sort(key=lambda pair: pair[0], reverse=_largest_first(preference))
+    return [part for _, part in present] + absent
 
 
-def _sort_key(value: JsonValue) -> tuple[int, float, str]:
-    if isinstance(value, int | float):
-        return (0, float(value), "")
-    return (1, 0.0, str(value))
-
-
-def _rank_value(preference: Preference, series: SeriesHeaders, scope: _Scope) -> JsonValue:
+def _rank_value(preference: Preference, part: _Scope) -> Scalar | None:
+    """Return what a series is sorted by: of its values, the one that comes first in the order."""
     if preference.prefer is not None:
-        return int(_judge(preference.prefer, scope.only(series)).holds)
-    values = _values(preference.field, scope.only(series))
-    present = [item for group in values if group for item in group]
-    if not present:
+        return int(_judge(preference.prefer, part).holds)
+    values = [item for case in part.cases(preference.field, "series").values for item in case or ()]
+    if not values:
         return None
-    return _number(present[0]) if _number(present[0]) is not None else present[0]
+    best = (max if _largest_first(preference) else min)(values, key=_sort_key)
+    number = number_of(best)
+    return best if number is None else number
+
+
+def _shown_rank(preference: Preference, part: _Scope) -> JsonValue:
+    value = _rank_value(preference, part)
+    return None if value is None else shown_scalar(value)
+
+
+def _largest_first(preference: Preference) -> bool:
+    return preference.prefer is not None or preference.order == "descending"
+
+
+def _sort_key(value: Scalar) -> tuple[bool, float, str]:
+    """Order numbers by size, then texts by their characters."""
+    number = number_of(value)
+    return (False, number, "") if number is not None else (True, 0.0, str(value))
 
 
 # ---------------------------------------------------------------- conditions
@@ -261,62 +348,16 @@ def _judge(condition: Condition | None, scope: _Scope) -> _Verdict:
 
 
 def _compare(condition: Comparison, scope: _Scope) -> _Verdict:
-    if condition.level == "study":
-        groups = [_study_values(condition.field, scope)]
-    elif condition.level == "series":
-        groups = [_merged(_values(condition.field, scope.only(series))) for series in scope.series]
-    else:
-        groups = _values(condition.field, scope)
-    verdicts = [_holds(condition, values) for values in groups]
-    holds = (all(verdicts) and bool(verdicts)) if condition.quantifier == "all" else any(verdicts)
-    return _Verdict(
-        holds=holds,
-        found={
-            "field": condition.field,
-            "op": condition.op,
-            "value": condition.shown_value(),
-            "found": _shown(groups),
-            "verdict": holds,
-        },
-    )
-
-
-def _study_values(field: str, scope: _Scope) -> Values:
-    """Return what the whole study says, whatever series the scope is about."""
-    whole = _Scope(study=scope.study, series=scope.study.series, calling_ae=scope.calling_ae)
-    return _merged(_values(field, whole))
-
-
-def _values(field: str, scope: _Scope) -> list[Values]:
-    """Return the values of a field, one group an instance; of a pseudo-field, one group."""
-    pseudo = PSEUDO_FIELDS.get(field)
-    if pseudo is not None:
-        return [pseudo(scope)]
-    return [instance.values.get(field) for series in scope.series for instance in series.instances]
-
-
-def _calling_ae(scope: _Scope) -> Values:
-    return (scope.calling_ae,) if scope.calling_ae else None
-
-
-def _series_instances(scope: _Scope) -> Values:
-    return (sum(len(series.instances) for series in scope.series),)
-
-
-def _study_series(scope: _Scope) -> Values:
-    return (len(scope.study.series),)
-
-
-def _study_instances(scope: _Scope) -> Values:
-    return (sum(len(series.instances) for series in scope.study.series),)
-
-
-PSEUDO_FIELDS: Final[Mapping[str, Callable[[_Scope], Values]]] = {
-    "@calling_ae": _calling_ae,
-    "@series_instances": _series_instances,
-    "@study_series": _study_series,
-    "@study_instances": _study_instances,
-}
+    cases = scope.cases(condition.field, condition.level)
+    holds = condition.holds(cases.values)
+    found: Found = {
+        "field": condition.field,
+        "op": condition.op,
+        "value": condition.shown,
+        "found": cases.shown,
+        "verdict": holds,
+    }
+    return _Verdict(holds=holds, found=found)
 
 
 def _merged(groups: Iterable[Values]) -> Values:
@@ -325,88 +366,3 @@ def _merged(groups: Iterable[Values]) -> Values:
     if not present:
         return None
     return tuple(dict.fromkeys(item for group in present for item in group))
-
-
-def _holds(condition: Comparison, values: Values) -> bool:
-    if condition.op == "absent":
-        return values is None
-    if condition.op == "exists":
-        return values is not None
-    if condition.op == "empty":
-        return values is not None and all(item == "" for item in values)
-    return values is not None and any(_matches(condition, item) for item in values)
-
-
-def _matches(condition: Comparison, item: Scalar) -> bool:
-    test = OPERATIONS[condition.op]
-    return test(condition, item)
-
-
-def _equals(condition: Comparison, item: Scalar) -> bool:
-    return any(_same(condition, item, wanted) for wanted in condition.values)
-
-
-def _same(condition: Comparison, item: Scalar, wanted: Scalar) -> bool:
-    left, right = _number(item), _number(wanted)
-    if left is not None and right is not None:
-        return left == right
-    return condition.folded(str(item)) == condition.folded(str(wanted))
-
-
-def _regex(condition: Comparison, item: Scalar) -> bool:
-    return condition.searches(str(item))
-
-
-def _contains(condition: Comparison, item: Scalar) -> bool:
-    text = condition.folded(str(item))
-    return any(condition.folded(str(wanted)) in text for wanted in condition.values)
-
-
-def _ordered(test: Callable[[float, float], bool]) -> Callable[[Comparison, Scalar], bool]:
-    def holds(condition: Comparison, item: Scalar) -> bool:
-        left, right = _number(item), _number(condition.values[0])
-        return left is not None and right is not None and test(left, right)
-
-    return holds
-
-
-def _between(condition: Comparison, item: Scalar) -> bool:
-    value, low, high = _number(item), _number(condition.values[0]), _number(condition.values[1])
-    if value is None or low is None or high is None:
-        return False
-    return low <= value <= high
-
-
-OPERATIONS: Final[Mapping[str, Callable[[Comparison, Scalar], bool]]] = {
-    "equals": _equals,
-    "in": _equals,
-    "matches": _regex,
-    "contains": _contains,
-    "<": _ordered(lambda left, right: left < right),
-    "<=": _ordered(lambda left, right: left <= right),
-    ">": _ordered(lambda left, right: left > right),
-    ">=": _ordered(lambda left, right: left >= right),
-    "between": _between,
-}
-
-
-def _number(value: Scalar) -> float | None:
-    """Return a finite number, or None: text that is no number is never compared as one."""
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if abs(number) < float("inf") else None
-
-
-def _shown(groups: Sequence[Values]) -> JsonValue:
-    """Return the distinct values found, bounded in count and length; None where absent."""
-    merged = _merged(groups)
-    if merged is None:
-        return None
-    shown: list[JsonValue] = [
-        item[:LONGEST_VALUE] if isinstance(item, str) else item for item in merged[:MOST_VALUES]
-    ]
-    if len(merged) > MOST_VALUES:
-        shown.append(f"... {len(merged) - MOST_VALUES} more")
-    return shown

@@ -13,26 +13,17 @@ import resource
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from node import inference
-from node.headers import HeaderError, read_values
+from node.field_values import FieldValuesError, read_values
 from node.interfaces import ResultError
+from node.messages import ReadValuesRequest
 
 Progress: TypeAlias = Callable[[str], None]
 Operation: TypeAlias = Callable[[Mapping[str, JsonValue], Progress], Mapping[str, JsonValue]]
-
-
-class ReadValuesRequest(BaseModel):
-    """Which fields to read from which files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fields: tuple[str, ...]
-    paths: tuple[Path, ...]
 
 
 def read_values_operation(
@@ -48,7 +39,7 @@ def read_values_operation(
     for path in wanted.paths:
         try:
             found = read_values(path, wanted.fields)
-        except HeaderError as error:
+        except FieldValuesError as error:
             values.append({"error": str(error)})
         else:
             values.append({name: _json(value) for name, value in found.items()})

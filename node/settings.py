@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import tomllib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Annotated, Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from node.interfaces import PluginSettings
+from node.strict_toml import TableError, check_table, read_toml
 
 RawTable: TypeAlias = Mapping[str, object]
-SettingsT = TypeVar("SettingsT", bound=BaseModel)
+DestinationName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+PASSWORD: Final = "{password}"  # noqa: S105 - a place for it, not one
+OPEN_PASSWORD: Final = re.compile(r"[^:]+://[^/@]*:(?!\{password\}@)[^/]*@|.*[?&]password=")
 
 
 class SettingsError(Exception):
@@ -21,7 +34,7 @@ class SettingsError(Exception):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NodeSettings(_Section):
@@ -34,8 +47,16 @@ class NodeSettings(_Section):
         "1", min_length=1, max_length=64, description="Device serial number in results (LO, 64)."
     )
     data_dir: Path = Field(
-        Path("var"), description="Folder of objects and database; relative to this file."
+        Path("var"),
+        description="Folder of objects and database; a relative path starts at this file's folder.",
     )
+
+    @field_validator("name", "serial_number")
+    @classmethod
+    def _dicom_text(cls, text: str) -> str:
+        if not text.isprintable() or "\\" in text or text != text.strip():
+            raise ValueError("must be printable, without backslash, not framed by blanks")
+        return text
 
 
 class DatabaseSettings(_Section):
@@ -43,11 +64,25 @@ class DatabaseSettings(_Section):
 
     url: str = Field(
         "sqlite:///{data_dir}/wetread.db",
-        description="SQLAlchemy URL: SQLite on one machine, `postgresql+psycopg://` beyond.",
+        description="SQLAlchemy URL: SQLite on one machine, `postgresql+psycopg://` beyond. "
+        "`{data_dir}` and `{password}` are put in.",
     )
     password_file: Path | None = Field(
-        None, description="File with the database password, put into the URL as `{password}`."
+        None, description="File with the database password; the URL takes it as `{password}`."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, url: str) -> str:
+        if OPEN_PASSWORD.match(url):
+            raise ValueError("the password belongs in password_file; write {password} for it here")
+        return url
+
+    @model_validator(mode="after")
+    def _password_has_a_place(self) -> DatabaseSettings:
+        if (PASSWORD in self.url) != (self.password_file is not None):
+            raise ValueError("{password} in url and password_file go together")
+        return self
 
 
 class StorageSettings(_Section):
@@ -79,7 +114,13 @@ class QuietTime(_Section):
 
     calling_ae: str = Field("", description="Calling AE title this is for; empty: any.")
     modality: str = Field("", description="Modality this is for; empty: any.")
-    seconds: PositiveFloat = Field(..., description="Quiet time in seconds.")
+    seconds: PositiveFloat = Field(description="Quiet time in seconds.")
+
+    @model_validator(mode="after")
+    def _is_an_exception(self) -> QuietTime:
+        if not (self.calling_ae or self.modality):
+            raise ValueError("give calling_ae, modality or both; for all, set quiet_seconds")
+        return self
 
 
 class CompletionSettings(_Section):
@@ -92,7 +133,8 @@ class CompletionSettings(_Section):
     )
     sweep_seconds: PositiveFloat = Field(1.0, description="Seconds between two looks.")
     quiet: tuple[QuietTime, ...] = Field(
-        (), description="Exceptions; AE and modality together go before either alone."
+        (),
+        description="Exceptions: AE title and modality go before AE title, that before modality.",
     )
 
 
@@ -100,7 +142,8 @@ class RulesSettings(_Section):
     """[rules]: the routing rules."""
 
     file: Path | None = Field(
-        None, description="Rules file, put in force at each start; relative to this file."
+        None,
+        description="Rules file, put in force at each start; relative to this file's folder.",
     )
 
 
@@ -108,7 +151,9 @@ class EnginesSettings(_Section):
     """[engines]: the site's own engine packages."""
 
     folders: tuple[Path, ...] = Field(
-        (), description="Folders with engine packages, beside those that ship."
+        (),
+        description="Folders with engine packages, beside those that ship; relative to this "
+        "file's folder.",
     )
 
 
@@ -151,7 +196,9 @@ class AdminSettings(_Section):
     """[admin]: the admin page and JSON API."""
 
     enabled: bool = Field(True, description="Serve them.")
-    host: str = Field("127.0.0.1", description="Loopback address to listen on.")
+    host: Literal["127.0.0.1", "::1", "localhost"] = Field(
+        "127.0.0.1", description="Address to listen on; loopback only, as there is no log-in."
+    )
     port: int = Field(8042, ge=0, le=65535, description="Port; 0 takes a free one.")
 
 
@@ -163,9 +210,9 @@ class Settings(_Section):
     storage: StorageSettings = StorageSettings()
     logging: LoggingSettings = LoggingSettings()
     listeners: Mapping[str, RawTable] = Field(
-        ..., min_length=1, description="One table a way in, by the listener's name."
+        description="One table a way in, by the listener's name; at least one."
     )
-    destinations: Mapping[str, RawTable] = Field(
+    destinations: Mapping[DestinationName, RawTable] = Field(
         {}, description="One table a destination; `kind` names the way out."
     )
     completion: CompletionSettings = CompletionSettings()
@@ -175,20 +222,34 @@ class Settings(_Section):
     delivery: DeliverySettings = DeliverySettings()
     admin: AdminSettings = AdminSettings()
 
+    @field_validator("listeners")
+    @classmethod
+    def _has_a_way_in(cls, tables: Mapping[str, RawTable]) -> Mapping[str, RawTable]:
+        if not tables:
+            raise ValueError("at least one way in is needed, such as [listeners.dimse]")
+        return tables
+
     def database_url(self) -> str:
         """Return the database URL with the data folder and the password put in.
 
         Raises:
-            SettingsError: the password file cannot be read.
+            SettingsError: the password file cannot be read, or is empty.
         """
-        password = ""
-        if self.database.password_file is not None:
-            try:
-                password = self.database.password_file.read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise SettingsError(f"database.password_file: {error}") from error
-        url = self.database.url.replace("{data_dir}", str(self.node.data_dir))
-        return url.replace("{password}", quote(password, safe=""))
+        parts = self.database.url.split(PASSWORD)
+        with_folder = [part.replace("{data_dir}", str(self.node.data_dir)) for part in parts]
+        return quote(self._password(), safe="").join(with_folder)
+
+    def _password(self) -> str:
+        path = self.database.password_file
+        if path is None:
+            return ""
+        try:
+            password = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"database.password_file: {path}: {error}") from error
+        if not password:
+            raise SettingsError(f"database.password_file: {path}: is empty")
+        return password
 
 
 def load_settings(path: Path) -> Settings:
@@ -198,15 +259,12 @@ def load_settings(path: Path) -> Settings:
         SettingsError: naming the file, the key path, and what is wrong.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path.read_text(encoding="utf-8"))
+        settings = check_table(raw, Settings)
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, TableError) as error:
         raise SettingsError(f"{path}: {error}") from error
-    try:
-        settings = Settings.model_validate(raw)
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {explain(error)}") from error
     return _with_absolute_paths(settings, path.resolve().parent)
 
 
@@ -215,28 +273,26 @@ def validate_plugin_table(
 ) -> PluginSettings:
     """Check the table of a listener or destination against the plugin's own settings.
 
+    Its paths must be absolute: a service is started in whatever folder.
+
     Raises:
         SettingsError: naming the key path.
     """
     try:
-        return settings_type.model_validate(dict(raw))
-    except ValidationError as error:
-        raise SettingsError(explain(error, key_path)) from error
-
-
-def explain(error: ValidationError, key_path: str = "") -> str:
-    """Word a validation error: each wrong key with its path and what is wrong with it."""
-    words = []
-    for item in error.errors(include_url=False, include_input=False):
-        path = key_path
-        for part in item["loc"]:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        words.append(f"{path}: {item['msg']}")
-    return "; ".join(words)
+        settings = check_table(raw, settings_type, key_path)
+    except TableError as error:
+        raise SettingsError(str(error)) from error
+    for name, value in settings:
+        if isinstance(value, Path) and not value.is_absolute():
+            raise SettingsError(f"{key_path}.{name}: {value}: must be an absolute path")
+    return settings
 
 
 def quiet_seconds_for(settings: Settings, modality: str, calling_ae: str) -> float:
-    """Return the quiet time of a sender and modality; the most exact exception wins (R1)."""
+    """Return the quiet time of a sender and modality; the most exact exception wins (R1).
+
+    An AE title is more exact than a modality; of two that are equally exact the later wins.
+    """
     best, exactness = settings.completion.quiet_seconds, 0
     for item in settings.completion.quiet:
         if item.calling_ae not in {"", calling_ae} or item.modality not in {"", modality}:
@@ -248,7 +304,9 @@ def quiet_seconds_for(settings: Settings, modality: str, calling_ae: str) -> flo
 
 
 def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
-    node = settings.node.model_copy(update={"data_dir": folder / settings.node.data_dir})
+    node = settings.node.model_copy(
+        update={"data_dir": (folder / settings.node.data_dir).resolve()}
+    )
     engines = settings.engines.model_copy(
         update={"folders": tuple(folder / item for item in settings.engines.folders)}
     )

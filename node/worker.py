@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final, cast
 
 import structlog
-from engines.package import EnginePackage
 
-from node.inference import InstanceMessage, JobAnswer, JobRequest, ResultMessage
+from engines.package import EnginePackage
 from node.interfaces import DeviceIdentity
+from node.messages import InstanceMessage, JobAnswer, JobRequest, ResultMessage
 from node.sandbox import (
     Deadlines,
     Sandbox,

@@ -160,9 +160,7 @@ def _evidence(instances: Iterable[Dataset]) -> list[Dataset]:
         item.ReferencedSOPClassUID = instance.SOPClassUID
         item.ReferencedSOPInstanceUID = instance.SOPInstanceUID
         by_series.setdefault(str(instance.SeriesInstanceUID), []).append(item)
-    study.ReferencedSeriesSequence = [
-        _series_item(uid, items) for uid, items in by_series.items()
-    ]
+    study.ReferencedSeriesSequence = [_series_item(uid, items) for uid, items in by_series.items()]
     return [study]
 
 

@@ -17,7 +17,9 @@ from typing import Final, TypedDict
 from highdicom import ContributingEquipment
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
+from pydicom.uid import UID
 
 from engines.findings import Code
 from node.interfaces import ResultContext, ResultError
@@ -28,9 +30,20 @@ from node.results._text import LONG_STRING, SHORT_STRING, clean
 IMPLEMENTATION_VERSION_NAME: Final = "WETREAD_1"
 UNVERIFIED: Final = " (unverified)"
 DOCUMENT_MODALITIES: Final = ("SR", "KO")
+PAIRED: Final = ("L", "R")
+"""Laterality of a paired body part; absent, not empty, for others (PS3.3 C.7.3.1)."""
 PRIVATE_SCHEME: Final = "99"
 """Coding Scheme Designators that begin with this are private (PS3.16 8.2)."""
 
+LIBRARY_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    NotImplementedError,
+    InvalidDicomError,
+)
 _OFFSET: Final = re.compile(r"([+-])(\d{2})(\d{2}) *")
 _ACQUISITION: Final = {
     "manufacturer_model_name": "ManufacturerModelName",
@@ -73,8 +86,8 @@ def translated(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ResultError(f"{what}: {type(error).__name__}: {error}") from error
+    except LIBRARY_ERRORS as error:
+        raise ResultError(f"{what}: {type(error).__name__}: {str(error)[:300]}") from error
 
 
 def common_arguments(context: ResultContext, place: Place) -> CommonArguments:
@@ -159,7 +172,7 @@ def _software_versions(context: ResultContext) -> list[str]:
 
 
 def _set_file_meta(dataset: Dataset) -> None:
-    dataset.file_meta.ImplementationClassUID = identity.IMPLEMENTATION_CLASS_UID
+    dataset.file_meta.ImplementationClassUID = UID(identity.IMPLEMENTATION_CLASS_UID)
     dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 
 
@@ -190,8 +203,9 @@ def _set_series(dataset: Dataset, context: ResultContext, place: Place) -> None:
     body_part = cleaned(context.sources[0], "BodyPartExamined")
     if body_part is not None and not body_part.is_empty:
         dataset.add(body_part)
-    else:
-        dataset.Laterality = header_text(context.sources[0], "Laterality", SHORT_STRING)
+    laterality = header_text(context.sources[0], "Laterality", SHORT_STRING)
+    if laterality in PAIRED:
+        dataset.Laterality = laterality
 
 
 def _set_dimension_organization(dataset: Dataset) -> None:
@@ -208,8 +222,8 @@ def _identify_private_schemes(dataset: Dataset) -> None:
     for designator in found:
         item = Dataset()
         item.CodingSchemeDesignator = designator
-        item.CodingSchemeUID = identity.derived_uid("coding scheme", designator)
         item.CodingSchemeName = f"Private coding scheme {designator}"
+        item.CodingSchemeResponsibleOrganization = dataset.Manufacturer
         items.append(item)
     if items:
         dataset.CodingSchemeIdentificationSequence = items

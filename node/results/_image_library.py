@@ -14,6 +14,7 @@ from highdicom.sr import (
     RelationshipTypeValues,
     UIDRefContentItem,
 )
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
 
@@ -39,13 +40,11 @@ _CONTAINS: Final = RelationshipTypeValues.CONTAINS
 
 
 def add_image_library(
-    root: ContainerContentItem, context: ResultContext, analysis: Analysis, slices: Sequence[int]
+    root: Dataset, context: ResultContext, analysis: Analysis, slices: Sequence[int]
 ) -> None:
     """Put the library before the measurements, where TID 1500 wants it."""
-    group = ContainerContentItem(
-        name=codes.DCM.ImageLibraryGroup, relationship_type=_CONTAINS
-    )
-    group.ContentSequence = ContentSequence(_descriptors(context, analysis))
+    group = ContainerContentItem(name=codes.DCM.ImageLibraryGroup, relationship_type=_CONTAINS)
+    group.ContentSequence = ContentSequence(list(_descriptors(context, analysis)))
     for index in slices:
         group.ContentSequence.append(_entry(analysis, index))
     library = ContainerContentItem(name=codes.DCM.ImageLibrary, relationship_type=_CONTAINS)
@@ -84,7 +83,7 @@ def _entry(analysis: Analysis, index: int) -> ImageContentItem:
         referenced_frame_numbers=None if source.frame is None else [source.frame],
         relationship_type=_CONTAINS,
     )
-    entry.ContentSequence = ContentSequence(_position(analysis, index))
+    entry.ContentSequence = ContentSequence(list(_position(analysis, index)))
     return entry
 
 
@@ -98,5 +97,3 @@ def _position(analysis: Analysis, index: int) -> Iterator[NumContentItem]:
         yield NumContentItem(
             name=name, value=value, unit=codes.UCUM.Millimeter, relationship_type=_CONTEXT
         )
-
-

@@ -67,7 +67,7 @@ def _compare_reference(
     same = (
         segment is not None
         and segment.referenced_sop_instance_uid == segmentation
-        and list(segment.referenced_segment_numbers) == [number]
+        and segment.referenced_segment_numbers == [number]
     )
     _require(same, f"group {number} refers to another segment")
 
@@ -78,6 +78,7 @@ def _compare_measurements(found: Sequence[SrMeasurement], segment: Segment) -> N
         same = (
             _same_code(item.name, wanted.name)
             and _same_code(item.unit, wanted.unit)
+            and _same_optional(item.derivation, wanted.derivation)
             and item.value is not None
             and math.isclose(item.value, wanted.value, rel_tol=1e-9, abs_tol=1e-12)
         )
@@ -89,12 +90,18 @@ def _compare_absent(report: MeasurementReport, analysis: Analysis) -> None:
     _require(len(groups) == len(analysis.sought), "what is absent is not what was sought")
     for group, concept in zip(groups, analysis.sought, strict=True):
         found = group.get_qualitative_evaluations(name=encoding.coded(concept))
-        same = len(found) == 1 and found[0].value.value == ABSENT.value
+        same = [item.value for item in found] == [ABSENT]
         _require(same, f"{concept.meaning} is not said to be absent")
 
 
 def _same_code(found: CodedConcept, wanted: Code) -> bool:
     return (found.value, found.scheme_designator) == (wanted.value, wanted.scheme)
+
+
+def _same_optional(found: CodedConcept | None, wanted: Code | None) -> bool:
+    if found is None or wanted is None:
+        return found is None and wanted is None
+    return _same_code(found, wanted)
 
 
 def _require(holds: bool, fault: str) -> None:

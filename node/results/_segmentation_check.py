@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from highdicom.seg import Segmentation, segread
+from highdicom.seg import Segmentation
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from engines.findings import Analysis, Segment
@@ -31,7 +32,7 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
     Raises:
         ResultError: naming the first difference.
     """
-    written = segread(path)
+    written = _read(path)
     require_attributes(written, also=CONDITIONAL_MODULES)
     _compare_identity(written, context)
     segments = drawn_segments(analysis)
@@ -42,6 +43,15 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
         for groups in written.PerFrameFunctionalGroupsSequence
     ]
     _compare_voxels(written, segments, slices)
+
+
+def _read(path: Path) -> Segmentation:
+    """Read an object; the library insists on a thickness that a single slice may lack."""
+    dataset = dcmread(path)
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    if "SliceThickness" not in measures:
+        measures.SliceThickness = None
+    return Segmentation.from_dataset(dataset, copy=False)
 
 
 def _compare_identity(written: Segmentation, context: ResultContext) -> None:

@@ -8,7 +8,9 @@ Patient's Sex that is none of the enumerated values.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 from highdicom import _standard_utils as standard
@@ -41,6 +43,7 @@ EMPTY_IF_UNKNOWN: Final = (  # Type 2 of Patient and General Study (PS3.3 C.7.1.
     "StudyID",
     "AccessionNumber",
 )
+UNREADABLE: Final = (ValueError, TypeError, ArithmeticError, AttributeError, NotImplementedError)
 _TEMPORAL: Final = {
     "DA": re.compile(r"\d{8}"),
     "TM": re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)? *"),
@@ -71,9 +74,10 @@ def cleaned(source: Dataset, keyword: str) -> DataElement | None:
     if tag is None or tag not in source:
         return None
     try:
-        element = source[tag]
-        value = _cleaned_value(element)
-    except (ValueError, TypeError, OverflowError, AttributeError, NotImplementedError):
+        with _quietly():
+            element = source[tag]
+            value = _cleaned_value(element)
+    except UNREADABLE:
         return None  # the header holds what its value representation cannot
     return DataElement(element.tag, element.VR, value, validation_mode=config.IGNORE)
 
@@ -81,8 +85,9 @@ def cleaned(source: Dataset, keyword: str) -> DataElement | None:
 def header_text(source: Dataset, keyword: str, limit: int = 64) -> str:
     """Return an attribute as one clean line of text; empty where it is absent or unreadable."""
     try:
-        value = source.get(keyword)
-    except (ValueError, TypeError, OverflowError, AttributeError, NotImplementedError):
+        with _quietly():
+            value = source.get(keyword)
+    except UNREADABLE:
         return ""
     if value is None:
         return ""
@@ -112,6 +117,14 @@ def blank_carrier(context: ResultContext, sop_class_uid: str, sop_instance_uid: 
     for keyword in EMPTY_IF_UNKNOWN:
         setattr(carrier, keyword, "")
     return carrier
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep the library from warning of a bad value by writing the value to the log."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _patient_and_study_keywords() -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Final
 
 LONG_STRING: Final = 64
 SHORT_STRING: Final = 16
+WHOLE_NUMBERS_FROM: Final = 1000.0
 _KEPT: Final = "\t\n\f\r"
 
 
@@ -34,7 +35,7 @@ def without_controls(text: str, *, lines: bool) -> str:
 
 def number(value: float) -> str:
     """Write a number for people: four significant digits, but never less than whole numbers."""
-    if abs(value) >= 1000:
+    if abs(value) >= WHOLE_NUMBERS_FROM:
         return f"{value:.0f}"
     return f"{value:.4g}"
 

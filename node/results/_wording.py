@@ -35,8 +35,8 @@ def reason(refusal: Refusal) -> list[str]:
 def findings(analysis: Analysis, context: ResultContext) -> list[str]:
     """Give each finding with its values, what was sought, and the limits beside them."""
     lines = [_finding(segment, analysis, context) for segment in analysis.findings]
-    if not lines:
-        lines.append(f"Not found: {_listed(analysis.sought)}.")
+    verb = "Looked for" if lines else "Not found"
+    lines.append(_sentence(f"{verb}: {_listed(analysis.sought)}."))
     return [*lines, *(_sentence(f"Limit: {limit}") for limit in analysis.limits)]
 
 

@@ -84,9 +84,7 @@ def _analysis(context: ResultContext) -> Analysis:
     return context.outcome
 
 
-def _encode(
-    context: ResultContext, analysis: Analysis, place: encoding.Place
-) -> Comprehensive3DSR:
+def _encode(context: ResultContext, analysis: Analysis, place: encoding.Place) -> Comprehensive3DSR:
     segments = drawn_segments(analysis)
     groups = _segment_groups(context, analysis, segments) or _absent_groups(context, analysis)
     report = MeasurementReport(
@@ -165,7 +163,9 @@ def _absent_groups(
                     image.sop_class_uid, image.sop_instance_uid, _frames(image)
                 )
             ],
-            qualitative_evaluations=[QualitativeEvaluation(encoding.coded(concept), documents.ABSENT)],
+            qualitative_evaluations=[
+                QualitativeEvaluation(encoding.coded(concept), documents.ABSENT)
+            ],
         )
         for concept in analysis.sought
     ]

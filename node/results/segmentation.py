@@ -29,7 +29,7 @@ from node.results import _encoding as encoding
 from node.results import _identity as identity
 from node.results._segmentation_check import compare_with_outcome
 from node.results._segments import drawn_segments
-from node.results._sources import blank_carrier, source_of
+from node.results._sources import blank_carrier, cleaned, header_text, source_of
 from node.results._text import clean
 
 SERIES_NUMBER: Final = 9001
@@ -64,6 +64,7 @@ class SegmentationWriter(ResultWriter):
             dataset = _encode(context, analysis, place)
             _refer_to_sources(dataset, context, analysis.sources)
             _settle_pixel_measures(dataset, analysis.grid)
+            _tell_of_compression(dataset, context)
             dataset.ContentCreatorName = ""  # Type 2; nobody drew it (PS3.3 Table 10-12)
             encoding.complete(dataset, context, place)
         return (dataset,)
@@ -139,17 +140,13 @@ def _stand_in(context: ResultContext, analysis: Analysis, index: int) -> Dataset
     grid = analysis.grid
     true_source = source_of(context, analysis.sources[index])
     stand_in = blank_carrier(context, CTImageStorage, _stand_in_uid(index))
-    stand_in.Modality = true_source.get("Modality", "OT")
     stand_in.Rows, stand_in.Columns = grid.shape[1:]
     stand_in.FrameOfReferenceUID = grid.frame_of_reference_uid
-    stand_in.PositionReferenceIndicator = true_source.get("PositionReferenceIndicator", "")
+    stand_in.PositionReferenceIndicator = header_text(true_source, "PositionReferenceIndicator")
     stand_in.ImageOrientationPatient = _decimals(grid.row_direction + grid.column_direction)
     stand_in.ImagePositionPatient = _decimals(grid.positions[index])
-    stand_in.PixelSpacing = _decimals(grid.spacing[1:])
-    stand_in.SliceThickness = _decimals((grid.slice_thickness or 0.0,))[0]
-    for keyword in _LOSSY:
-        if keyword in true_source:
-            stand_in[keyword] = true_source[keyword]
+    stand_in.PixelSpacing = _decimals((grid.spacing[1], grid.spacing[2]))
+    stand_in.SliceThickness = "0"
     return stand_in
 
 
@@ -157,8 +154,8 @@ def _stand_in_uid(index: int) -> str:
     return identity.derived_uid("stand-in", index)
 
 
-def _decimals(values: Sequence[float | None]) -> list[str]:
-    return [format_number_as_ds(float(value or 0.0)) for value in values]
+def _decimals(values: Sequence[float]) -> list[str]:
+    return [format_number_as_ds(float(value)) for value in values]
 
 
 def _description(
@@ -193,6 +190,17 @@ def _add_laterality(description: Dataset, segment: Segment, side: CodedConcept) 
     else:
         kind = description.SegmentedPropertyTypeCodeSequence[0]
         kind.SegmentedPropertyTypeModifierCodeSequence = [side]
+
+
+def _tell_of_compression(dataset: Dataset, context: ResultContext) -> None:
+    """Say that the masks come from lossy images where any source is one (PS3.3 C.7.6.1.1.5)."""
+    for source in context.sources:
+        if header_text(source, "LossyImageCompression") == "01":
+            for keyword in _LOSSY:
+                element = cleaned(source, keyword)
+                if element is not None:
+                    dataset.add(element)
+            return
 
 
 def _refer_to_sources(
@@ -232,11 +240,18 @@ def _derivation_items(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _settle_pixel_measures(dataset: Dataset, grid: Grid) -> None:
-    """State the distance of slices only where there is one, and a thickness only if known."""
+    """State the distance of slices only where there is one.
+
+    Where the source keeps the thickness to itself, the masks are as thick as their slices are
+    apart. A single slice has no thickness then: absent is what the standard asks for (Type 1C).
+    """
     measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     if "SpacingBetweenSlices" in measures:
         del measures.SpacingBetweenSlices
     if grid.regular and grid.spacing[0] is not None:
         measures.SpacingBetweenSlices = format_number_as_ds(grid.spacing[0])
-    if grid.slice_thickness is None:
+    depth = grid.slice_thickness or grid.spacing[0]
+    if depth is None:
         del measures.SliceThickness
+    else:
+        measures.SliceThickness = format_number_as_ds(depth)

@@ -120,7 +120,7 @@ def _previous(context: ResultContext) -> Sequence[SupersededResult]:
 
 def _content(context: ResultContext) -> ContainerContentItem:
     root = ContainerContentItem(name=TITLE, template_id="2000")
-    root.ContentSequence = ContentSequence(_items(context))
+    root.ContentSequence = ContentSequence(list(_items(context)))
     return root
 
 
@@ -158,10 +158,7 @@ def _section(
     container = ContainerContentItem(name=section, relationship_type=_CONTAINS)
     container.ContentSequence = ContentSequence(
         [
-            *(
-                CodeContentItem(element, encoding.coded(value), _CONTAINS)
-                for value in values
-            ),
+            *(CodeContentItem(element, encoding.coded(value), _CONTAINS) for value in values),
             *(TextContentItem(element, sentence, _CONTAINS) for sentence in sentences),
         ]
     )

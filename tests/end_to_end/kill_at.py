@@ -17,6 +17,7 @@ from node.worker import Worker
 from storage.deliveries import DeliveryStore
 from storage.jobs import JobStore
 from storage.objects import ObjectStore
+from storage.records import LeasedJob
 from storage.studies import StudyStore
 
 
@@ -51,12 +52,12 @@ def _wrap(owner: type, name: str, call: int, *, after: bool) -> None:
     setattr(owner, name, wrapped)
 
 
-def _at_stage(stage: str) -> None:
+def _at_stage(wanted: str) -> None:
     original = Worker._progress
 
-    def progress(self: Worker, leased: Any, entered: str) -> None:  # noqa: ANN401
-        original(self, leased, entered)
-        if entered == stage:
+    def progress(self: Worker, leased: LeasedJob, stage: str) -> None:
+        original(self, leased, stage)
+        if stage == wanted:
             _die()
 
     Worker._progress = progress  # type: ignore[method-assign]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,7 @@ def study_of(files: list[Path]) -> str:
     return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
 
 
-def jobs_of(node: NodeProcess, study_instance_uid: str) -> list[JobRecord]:
+def jobs_of(node: NodeProcess, study_instance_uid: str) -> Sequence[JobRecord]:
     stores = node.stores()
     try:
         record = stores.studies.get(study_instance_uid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import TypeAlias
 
@@ -80,7 +81,7 @@ def test_dcmqi_reads_the_segmentation_to_the_same_voxels(
     source, results = delivered
     subprocess.run(
         [
-            "segimage2itkimage",
+            str(Path(sys.executable).with_name("segimage2itkimage")),
             "--inputDICOM",
             str(results[SEGMENTATION]),
             "--outputDirectory",
@@ -138,7 +139,7 @@ def _voxels_of_nrrds(files: list[Path]) -> dict[int, set[tuple[int, int, int]]]:
 
 def _read_nrrd(
     file: Path,
-) -> tuple[npt.NDArray[np.generic], FloatArray, FloatArray]:
+) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
     """Read a gzip or raw NRRD with an attached header; directions are rows, fastest axis first."""
     import gzip
 
@@ -147,7 +148,7 @@ def _read_nrrd(
     sizes = [int(size) for size in fields["sizes"].split()]
     types = {"short": "<i2", "unsigned short": "<u2", "unsigned char": "u1", "uchar": "u1"}
     content = gzip.decompress(body) if fields["encoding"] == "gzip" else body
-    labels = np.frombuffer(content, types[fields["type"]]).reshape(sizes[::-1])
+    labels = np.frombuffer(content, types[fields["type"]]).reshape(sizes[::-1]).astype(np.int64)
 
     def vectors(text: str) -> FloatArray:
         return np.array([[float(x) for x in part.strip("()").split(",")] for part in text.split()])

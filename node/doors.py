@@ -1,0 +1,56 @@
+"""The ways in and out that the configuration asks for, built from the plugins that are there."""
+
+from __future__ import annotations
+
+import node.delivery
+import node.listeners
+from node.interfaces import DeliveryTarget, Ingest, Listener, PluginSettings
+from node.plugins import discover
+from node.settings import Settings, SettingsError, validate_plugin_table
+
+
+def build_targets(settings: Settings) -> dict[str, DeliveryTarget[PluginSettings]]:
+    """Build every configured destination.
+
+    Raises:
+        SettingsError: naming the key path.
+    """
+    kinds = discover(node.delivery, DeliveryTarget)  # type: ignore[type-abstract]  # a plugin base
+    targets: dict[str, DeliveryTarget[PluginSettings]] = {}
+    for name, table in settings.destinations.items():
+        path = f"destinations.{name}"
+        raw = dict(table)
+        kind = raw.pop("kind", None)
+        if kind not in kinds:
+            raise SettingsError(f"{path}.kind: {kind!r} is not one of {sorted(kinds)}")
+        target = kinds[str(kind)]
+        targets[name] = target(validate_plugin_table(raw, target.settings_type, path))
+    return targets
+
+
+def build_listeners(settings: Settings, ingest: Ingest) -> list[Listener[PluginSettings]]:
+    """Build every configured listener.
+
+    Raises:
+        SettingsError: naming the key path.
+    """
+    return [kind(checked, ingest) for kind, checked in check_listeners(settings)]
+
+
+def check_listeners(
+    settings: Settings,
+) -> list[tuple[type[Listener[PluginSettings]], PluginSettings]]:
+    """Check the table of every configured listener; open none.
+
+    Raises:
+        SettingsError: naming the key path.
+    """
+    kinds = discover(node.listeners, Listener)  # type: ignore[type-abstract]  # a plugin base
+    checked: list[tuple[type[Listener[PluginSettings]], PluginSettings]] = []
+    for name, table in settings.listeners.items():
+        if name not in kinds:
+            raise SettingsError(f"listeners.{name}: is not one of {sorted(kinds)}")
+        kind: type[Listener[PluginSettings]] = kinds[name]
+        path = f"listeners.{name}"
+        checked.append((kind, validate_plugin_table(table, kind.settings_type, path)))
+    return checked

@@ -1,0 +1,72 @@
+"""What a node and its sandbox say to each other: ids and paths, no patient attributes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InstanceMessage(_Message):
+    """One instance of the job's series."""
+
+    path: Path
+    sop_instance_uid: str
+    sop_class_uid: str
+
+
+class JobRequest(_Message):
+    """What the child needs to know of a job. Holds no patient attributes, only ids and paths."""
+
+    engine_folder: Path
+    engine_digest: str
+    instances: tuple[InstanceMessage, ...]
+    staging: Path
+    threads: int
+    job_key: str
+    generation: int
+    created: datetime
+    series_created: datetime
+    rule: str
+    rule_revision: int
+    device: dict[str, str]
+    superseded: tuple[dict[str, str], ...]
+
+
+class ResultMessage(_Message):
+    """One result object that was written and checked."""
+
+    writer: str
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+
+
+class JobAnswer(_Message):
+    """How a job ended in the child."""
+
+    refused: bool
+    results: tuple[ResultMessage, ...]
+    summary: dict[str, JsonValue]
+    timings: dict[str, float]
+
+
+class VerifyRequest(_Message):
+    """Which engine to run on its golden case."""
+
+    engine_folder: Path
+    threads: int
+
+
+class ReadValuesRequest(_Message):
+    """Which fields to read from which files."""
+
+    fields: tuple[str, ...]
+    paths: tuple[Path, ...]
