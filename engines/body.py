@@ -15,6 +15,7 @@ from engines.images import BoolArray, VoxelArray
 
 COARSE_FROM: Final = 256
 """Images of at least so many columns are labelled on every other pixel: four times faster."""
+CUT_LUNG_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class BodyRule:
 
     `above` is the HU above which a voxel is tissue; `thin` (rows, columns) is half the thickness
     in pixels of what is cut off the body (table tops, sheets, tubes); `lung_above` is the median
-    HU above which air that is open to the edge of the field of view is lung, not room air;
+    HU above which air that is open to the edge of the field of view can be lung, not room air;
     `smallest_share` is the least share of the image that a body takes up.
     """
 
@@ -91,20 +92,30 @@ def _reaches_edge(body: BoolArray, valid: BoolArray) -> bool:
     return bool(not valid.all() and (dilate(~valid, 1, 1) & body).any())
 
 
-def _filled(
-    body: BoolArray, voxels: VoxelArray, valid: BoolArray, lung_above: float
-) -> BoolArray:
+def _filled(body: BoolArray, voxels: VoxelArray, valid: BoolArray, lung_above: float) -> BoolArray:
     """Add to the body of one slice what it encloses, and lungs that the field of view cuts.
 
     Voxels that were not imaged belong to no body.
     """
     labels, _ = label(~body & valid)
-    outside = np.zeros(labels.max() + 1, dtype=np.bool_)
-    outside[border(labels)] = True
+    open_air = np.zeros(labels.max() + 1, dtype=np.bool_)
+    open_air[border(labels)] = True
     if not valid.all():
-        touching = np.unique(labels[dilate(~valid, 1, 1)])
-        outside[touching] = True
-    outside[0] = False
-    for number in np.flatnonzero(outside):
-        outside[number] = np.median(voxels[labels == number]) <= lung_above
-    return valid & ~outside[labels]
+        open_air[np.unique(labels[dilate(~valid, 1, 1)])] = True
+    open_air[0] = False
+    for number in np.flatnonzero(open_air):
+        open_air[number] = not _is_cut_lung(labels == number, body, voxels, lung_above)
+    return valid & ~open_air[labels]
+
+
+def _is_cut_lung(region: BoolArray, body: BoolArray, voxels: VoxelArray, lung_above: float) -> bool:
+    """Say whether air that is open to the edge of the field of view is lung.
+
+    Lung is denser than room air, and most of it has body both before and behind it; air under the
+    back or above the chest has body on one side only.
+    """
+    if np.median(voxels[region]) <= lung_above:
+        return False
+    before = np.logical_or.accumulate(body, axis=0)
+    behind = np.logical_or.accumulate(body[::-1], axis=0)[::-1]
+    return bool((before & behind)[region].mean() > CUT_LUNG_SHARE)

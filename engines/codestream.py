@@ -14,6 +14,7 @@ JPEG_2000_START: Final = b"\xff\x4f\xff\x51"
 JP2_SIGNATURE: Final = b"\x00\x00\x00\x0cjP  "
 FRAME_MARKERS: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """Start of frame of JPEG (ISO/IEC 10918-1 Table B.1) and of JPEG-LS (0xF7)."""
+PREFIX: Final = 0xFF
 STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
@@ -43,13 +44,13 @@ def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
     """Walk the marker segments up to the first start of frame."""
     at = 2
     while at + 9 <= len(frame):
-        if frame[at] != 0xFF:
+        if frame[at] != PREFIX:
             return None
         marker = frame[at + 1]
         if marker in FRAME_MARKERS:
             rows, columns = struct.unpack_from(">2H", frame, at + 5)
             return rows, columns
-        if marker == 0xFF:
+        if marker == PREFIX:
             at += 1
         elif marker in STANDALONE:
             at += 2

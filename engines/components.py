@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +14,14 @@ LabelArray = npt.NDArray[np.int32]
 
 
 def label(mask: BoolArray) -> tuple[LabelArray, int]:
-    """Number the components of a mask, face to face; 0 is background. Any number of axes."""
+    """Label the components of a mask, face to face, from 1; 0 is background. Any axes."""
     labels = np.empty(mask.shape, np.int32)
-    count = cast(int, ndimage.label(mask, output=labels))
-    return labels, count
+    return labels, ndimage.label(mask, output=labels)
 
 
 def sizes(labels: LabelArray, count: int) -> npt.NDArray[np.int64]:
-    """Count the voxels of each component; index 0 counts the background as nothing."""
-    found = np.bincount(labels.ravel(), minlength=count + 1)
-    found[0] = 0
-    return found
+    """Count the voxels of each component; index 0, the background, counts none."""
+    return np.bincount(labels[labels > 0], minlength=count + 1)
 
 
 def small_components(mask: BoolArray, smallest: int) -> BoolArray:

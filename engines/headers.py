@@ -6,11 +6,13 @@ shared functional groups (PS3.3 C.7.6.16.1).
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,7 +77,7 @@ GROUPS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelFormat:
-    """How the pixels of a file are stored (PS3.3 C.7.6.3). `padding` is a range of stored values."""
+    """How pixels are stored (PS3.3 C.7.6.3). `padding` is a range of stored values."""
 
     rows: int
     columns: int
@@ -123,8 +125,7 @@ def read_headers(file: InstanceFile, *, byte_limit: int) -> tuple[FrameHeader, .
     """
     dataset = read_dataset(file.path, byte_limit=byte_limit, with_pixels=False)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's warnings quote values of the data set
+        with quiet():
             return tuple(_frames(dataset, file, byte_limit))
     except READ_ERRORS as error:
         raise SeriesRefusedError(
@@ -141,13 +142,26 @@ def read_dataset(path: Path, *, byte_limit: int, with_pixels: bool) -> Dataset:
     """
     try:
         _check_size(path, byte_limit)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return pydicom.dcmread(path, stop_before_pixels=not with_pixels)
     except READ_ERRORS as error:
         raise SeriesRefusedError(
             Reason.UNREADABLE, f"an image is not a readable DICOM file ({_kind(error)})"
         ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what pydicom has to say from terminal and log: it quotes values of the data set."""
+    logger = logging.getLogger("pydicom")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def _check_size(path: Path, byte_limit: int) -> None:
@@ -339,8 +353,7 @@ def _numbers(places: Sequence[Dataset], keyword: str, count: int) -> tuple[float
     value = _first(places, keyword)
     if value is None or (isinstance(value, Sequence) and not len(value)):
         return None
-    items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    numbers = tuple(float(item) for item in items)
+    numbers = tuple(float(item) for item in _words(value))
     if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
         raise SeriesRefusedError(
             Reason.INVALID_RESCALE if keyword.startswith("Rescale") else Reason.INVALID_GEOMETRY,

@@ -60,11 +60,10 @@ def load_package(folder: Path) -> EnginePackage:
     if MANIFEST not in contents:
         raise PackageError(f"{MANIFEST}: not in {folder}")
     table = _parse((folder / MANIFEST).read_bytes())
-    task_name = table.get("task")
-    task_table = table.pop(task_name, None) if isinstance(task_name, str) else None
+    task = find_task(str(table.get("task")))
+    task_table = table.pop(task.name, None)
     manifest = _validated(Manifest, table, "")
     _check_digests(manifest, contents)
-    task = find_task(manifest.task)
     find_runtime(manifest.runtime)
     if not isinstance(task_table, dict):
         raise PackageError(f"{MANIFEST}: {manifest.task}: the table of the task is missing")

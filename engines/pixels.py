@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -11,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from engines.codestream import claimed_size
-from engines.headers import READ_ERRORS, FrameHeader, PixelFormat, read_dataset
+from engines.headers import READ_ERRORS, FrameHeader, PixelFormat, quiet, read_dataset
 from engines.images import BoolArray, VoxelArray
 from engines.refusals import Reason, SeriesRefusedError
 
@@ -24,9 +23,7 @@ DECODE_ERRORS: Final = (*READ_ERRORS, RuntimeError)
 INT16: Final = np.iinfo(np.int16)
 
 
-def read_voxels(
-    frames: Sequence[FrameHeader], *, byte_limit: int
-) -> tuple[VoxelArray, BoolArray]:
+def read_voxels(frames: Sequence[FrameHeader], *, byte_limit: int) -> tuple[VoxelArray, BoolArray]:
     """Decode frames into (voxels, valid), both [frame, row, column], in the order given.
 
     Voxels are int16 where every rescaled value is a whole number that fits, float32 otherwise
@@ -66,7 +63,7 @@ def _stays_whole(frame: FrameHeader) -> bool:
     """
     slope, intercept = frame.rescale or (1.0, 0.0)
     form = frame.pixels
-    if form.bits_stored > 16 or slope != int(slope) or intercept != int(intercept):
+    if form.bits_stored > INT16.bits or slope != int(slope) or intercept != int(intercept):
         return False
     low = -(1 << (form.bits_stored - 1)) if form.signed else 0
     high = low + (1 << form.bits_stored) - 1
@@ -98,8 +95,7 @@ def _decoded(
     encapsulated = UID(form.transfer_syntax_uid).is_encapsulated
     frames = _decompressed if encapsulated else _native
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # decoders' warnings quote values of the data set
+        with quiet():
             for at, stored in enumerate(frames(dataset, form, indices)):
                 _check_shape(stored, form)
                 yield at, stored
@@ -133,9 +129,7 @@ def _check_format(form: PixelFormat) -> None:
         )
 
 
-def _decompressed(
-    dataset: Dataset, form: PixelFormat, indices: Sequence[int]
-) -> Iterator[Stored]:
+def _decompressed(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -> Iterator[Stored]:
     syntax = UID(form.transfer_syntax_uid)
     try:
         decoder = get_decoder(syntax)
@@ -197,4 +191,4 @@ def stored_values(words: npt.NDArray[np.unsignedinteger], form: PixelFormat) -> 
     if form.signed:
         sign = 1 << (form.bits_stored - 1)
         values = (values ^ sign) - sign
-    return values.astype(np.int32) if form.bits_stored < 32 else values
+    return values

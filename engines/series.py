@@ -168,7 +168,7 @@ def _set_aside(frames: Sequence[FrameHeader]) -> Series:
     if not rest:
         raise SeriesRefusedError(
             Reason.ONLY_SECONDARY,
-            f"all {len(frames)} images are secondary captures, screen saves, or have burned-in text",
+            f"all {len(frames)} images are captures, screen saves, or have burned-in text",
         )
     notes = []
     if localizers:

@@ -127,5 +127,7 @@ def _grid_faults(grid: Grid, wanted: SuitabilityTable) -> Iterator[tuple[Reason,
 
 def _safe(text: str) -> str:
     """Keep a value of the data set to a code string (CS), whatever the sender put there."""
-    allowed = "".join(char for char in text[:16] if char.isascii() and (char.isalnum() or char in "_ "))
+    allowed = "".join(
+        char for char in text[:16] if char.isascii() and (char.isalnum() or char in "_ ")
+    )
     return allowed or "?"

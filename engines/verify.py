@@ -34,7 +34,7 @@ class Verdict:
 
 
 def verify_package(package: EnginePackage, *, threads: int = 1) -> Verdict:
-    """Run the golden case of a package. Never raises for what the engine does: that is a verdict."""
+    """Run the golden case of a package. What the engine raises becomes part of the verdict."""
     started = time.monotonic()
     try:
         differences = _run(package, threads)
@@ -85,10 +85,10 @@ def _arrays(package: EnginePackage, name: str) -> Mapping[str, Array]:
 
 
 def difference(found: Array, expected: Array) -> float:
-    """Say how far two arrays are apart; infinite where their shapes differ or a value is not finite.
+    """Say how far two arrays are apart.
 
     Integers: the share of elements that differ. Others: the largest difference, relative to the
-    largest expected magnitude.
+    largest expected magnitude. Infinite where shapes differ or a value is not finite.
     """
     if found.shape != expected.shape:
         return float("inf")

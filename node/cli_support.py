@@ -63,10 +63,10 @@ def clear_errors() -> Iterator[None]:
         TransitionError,
         OSError,
     ) as error:
-        err.print(f"wetread: {error}", style="red", markup=False, highlight=False)
+        err.print(f"wetread: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(USAGE_ERROR) from error
     except StorageError as error:
-        err.print(f"wetread: storage: {error}", style="red", markup=False, highlight=False)
+        err.print(f"wetread: storage: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 

@@ -124,7 +124,7 @@ class Comparison(Part):
         _check_shape(self)
         if self.op == "between" and float(self.values[0]) > float(self.values[1]):
             raise ValueError("between needs the smaller number first")
-        self.test  # noqa: B018 - compiles, so that a wrong pattern is refused here
+        self.test, self.shown  # noqa: B018 - made here, so that a wrong pattern is refused here
         return self
 
     @cached_property

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
+
+LIBRARIES_THAT_QUOTE: Final = ("pydicom", "pynetdicom", "highdicom")
+"""Their own log lines quote values of data sets, which may name a patient."""
 
 
 def configure_logging(*, level: str, style: Literal["console", "json"]) -> None:
     """Send events to standard error, as text for people or JSON lines for a collector."""
+    for library in LIBRARIES_THAT_QUOTE:
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"

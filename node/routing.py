@@ -203,6 +203,10 @@ def check_references(
     """Return what rules name that is not there: such rules would orphan work (invariant 7)."""
     problems = []
     for index, rule in enumerate(rules.rules):
+        if not rule.destinations:
+            problems.append(
+                f"rules[{index}].destinations: rule {rule.name!r} sends its results nowhere"
+            )
         for key, names, known in (
             ("engines", rule.engines, engines),
             ("destinations", rule.destinations, destinations),

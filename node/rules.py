@@ -128,7 +128,7 @@ class Rule(Part):
     )
     series: SeriesSelection = Field(SeriesSelection(), description="Which series its engines get.")
     engines: tuple[str, ...] = Field(min_length=1, description="Engines to run.")
-    destinations: tuple[str, ...] = Field((), description="Where results are sent.")
+    destinations: tuple[str, ...] = Field((), description="Where results are sent; at least one.")
 
     @property
     def priority_number(self) -> int:

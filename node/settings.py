@@ -210,7 +210,9 @@ class Settings(_Section):
     storage: StorageSettings = StorageSettings()
     logging: LoggingSettings = LoggingSettings()
     listeners: Mapping[str, RawTable] = Field(
-        description="One table a way in, by the listener's name; at least one."
+        {},
+        validate_default=True,
+        description="One table a way in, by the listener's name; at least one.",
     )
     destinations: Mapping[DestinationName, RawTable] = Field(
         {}, description="One table a destination; `kind` names the way out."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeVar, get_args
@@ -16,7 +17,9 @@ Location = tuple[str | int, ...]
 BRANCH: Final = "#"
 """Tags of a union's branches begin with this: they are no keys, and stay out of key paths."""
 MOST_PROBLEMS: Final = 10
+NAMES_A_KEY: Final = frozenset({"missing", "value_error"})  # even one that is not in the file
 MUST_BE: Final = "must be "
+OPENING: Final = re.compile(r"^(Input|String|Tuple|Dictionary|Value) should ")
 WANTED: Final[Mapping[str, str]] = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -116,7 +119,7 @@ def _path(item: ErrorDetails, raw: object, path: str) -> str:
             path, here = f"{path}[{part}]", here[part]
         elif isinstance(here, Mapping) and part in here:
             path, here = _joined(path, str(part)), here[part]
-        elif item["type"] == "missing" and not str(part).startswith(BRANCH):
+        elif item["type"] in NAMES_A_KEY and not str(part).startswith(BRANCH):
             path = _joined(path, str(part))
     return path
 
@@ -137,8 +140,7 @@ def _reason(item: ErrorDetails, kind: type[BaseModel]) -> str:
         return "needs at least one item"
     if item["type"] in WANTED:
         return MUST_BE + WANTED[item["type"]]
-    message = item["msg"].removeprefix("Value error, ")
-    return message.replace("Input should be ", MUST_BE)
+    return OPENING.sub("must ", item["msg"].removeprefix("Value error, "))
 
 
 def _known_keys(location: Location, kind: type[BaseModel]) -> list[str]:

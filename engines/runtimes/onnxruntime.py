@@ -68,9 +68,7 @@ class OnnxSession(Session):
         if self._session is None:
             raise InferenceError("the session is closed")
         if frozenset(inputs) != self._inputs:
-            raise ModelInvalidError(
-                f"the model takes {sorted(self._inputs)}, not {sorted(inputs)}"
-            )
+            raise ModelInvalidError(f"the model takes {sorted(self._inputs)}, not {sorted(inputs)}")
         try:
             values = self._session.run(list(self._outputs), dict(inputs))
         except _library_errors() as error:

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from engines.base import Array, Arrays, Session, Task, Work
 from engines.body import Body, BodyRule, find_body
-from engines.components import small_components
+from engines.components import dilate, small_components
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Analysis, Code, Measurement, Outcome, Segment
 from engines.images import BoolArray, Volume, VoxelArray
@@ -27,8 +27,8 @@ from engines.manifest import (
     Table,
     TaskSettings,
 )
-from engines.refusals import Reason, SeriesRefusedError
-from engines.series import load_volume, read_series, stack_series
+from engines.refusals import Reason, SeriesRefusedError, refuse
+from engines.series import Series, load_volume, read_series, stack_series
 from engines.suitability import unfit_grid, unfit_series
 
 VOLUME: Final = Code("118565006", "SCT", "Volume")
@@ -38,7 +38,7 @@ MEAN: Final = Code("373098007", "SCT", "Mean")
 MILLILITRE: Final = Code("ml", "UCUM", "milliliter")
 SQUARE_CENTIMETRE: Final = Code("cm2", "UCUM", "square centimeter")
 HOUNSFIELD_UNIT: Final = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
-LEFT_OUT_SHARE: Final = 0.2
+LEFT_OUT_SHARE: Final = 0.03
 
 LabelArray = npt.NDArray[np.uint8]
 
@@ -56,12 +56,17 @@ class ModelNames(Table):
 
 
 class BodySettings(Table):
-    """How the body is told from table, clothes and air; see `engines.body.BodyRule`."""
+    """How the body is told from table, clothes and air; see `engines.body.BodyRule`.
+
+    Voxels on the surface of the body that look like the segment `not_on_surface` hold a good part
+    of room air, and are left out.
+    """
 
     above: Finite
     thin_mm: Positive
     lung_above: Finite
     smallest_share: Annotated[float, Field(ge=0, lt=1)]
+    not_on_surface: Name | None = None
 
 
 class SegmentSettings(Table):
@@ -101,8 +106,10 @@ class SegmentationSettings(TaskSettings):
         values = [segment.value for segment in self.segments]
         if len(set(keys)) != len(keys) or len(set(values)) != len(values):
             raise ValueError("two segments share a key or a value")
-        named = {segment.otherwise for segment in self.segments} - {None}
-        unknown = sorted(({self.area_slice} | {str(name) for name in named}) - set(keys))
+        named = {self.area_slice, *(s.otherwise for s in self.segments if s.otherwise)}
+        if self.body is not None and self.body.not_on_surface is not None:
+            named.add(self.body.not_on_surface)
+        unknown = sorted(named - set(keys))
         if unknown:
             raise ValueError(f"no segment has the key {unknown[0]!r}")
         return self
@@ -124,11 +131,16 @@ class Segmentation(Task):
 
     def analyse(self, work: Work) -> Outcome:
         """Read the series, label it, and measure the segments."""
-        package = work.package
-        wanted = package.manifest.suitability
-        byte_limit = package.manifest.resources.pixel_mib << 20
+        byte_limit = work.package.manifest.resources.pixel_mib << 20
         work.progress("reading headers")
         series = read_series(work.instances, byte_limit=byte_limit)
+        try:
+            return self._analyse(series, work, byte_limit)
+        except SeriesRefusedError as refused:
+            return refuse(refused.reason, refused.detail, series.sources)
+
+    def _analyse(self, series: Series, work: Work, byte_limit: int) -> Outcome:
+        wanted = work.package.manifest.suitability
         if refusal := unfit_series(series, wanted):
             return refusal
         stacked = stack_series(series)
@@ -136,7 +148,7 @@ class Segmentation(Task):
             return refusal
         work.progress("decoding")
         volume = load_volume(stacked, byte_limit=byte_limit)
-        settings = _settings(package)
+        settings = _settings(work.package)
         work.progress("labelling")
         labelled = _label(volume, settings, work.session)
         work.progress("measuring")
@@ -208,6 +220,8 @@ def _labels(
         part = slice(first, first + settings.slices_at_once)
         found = _infer(voxels[part], valid[part], settings, session)
         labels[part] = np.where(inside[part], found, 0)
+    if body is not None:
+        _bare_surface(labels, inside, valid, settings)
     _give_away_small_components(labels, spacing, settings)
     return _Labelled(labels=labels, body=body)
 
@@ -236,6 +250,18 @@ def _infer(
             f"the model gave {found.dtype} {found.shape} for an image of {image.shape}"
         )
     return found[:, 0].astype(np.uint8)
+
+
+def _bare_surface(
+    labels: LabelArray, inside: BoolArray, valid: BoolArray, settings: SegmentationSettings
+) -> None:
+    """Apply `not_on_surface` in place."""
+    if settings.body is None or settings.body.not_on_surface is None:
+        return
+    values = {segment.key: segment.value for segment in settings.segments}
+    surface = dilate(valid & ~inside, 1, 1)
+    surface &= labels == values[settings.body.not_on_surface]
+    labels[surface] = 0
 
 
 def _give_away_small_components(
@@ -300,9 +326,7 @@ def _measure(volume: Volume, mask: BoolArray, slice_index: int) -> Iterator[Meas
         )
 
 
-def _limits(
-    volume: Volume, labelled: _Labelled, settings: SegmentationSettings
-) -> Iterator[str]:
+def _limits(volume: Volume, labelled: _Labelled, settings: SegmentationSettings) -> Iterator[str]:
     yield from settings.limits
     yield from volume.notes
     slices = len(volume.voxels)
@@ -317,8 +341,6 @@ def _limits(
         )
     if labelled.body.left_out_share > LEFT_OUT_SHARE:
         yield (
-            "A separate part of"
-            f" {100 * labelled.body.left_out_share:.0f} % of the size of the body was left out."
+            "Parts that do not hang together with the body (arms, or the table) were left out; the"
+            f" largest has {100 * labelled.body.left_out_share:.0f} % of the size of the body."
         )
-
-

@@ -20,7 +20,7 @@ from node.interfaces import DeviceIdentity, ResultContext, ResultError, Supersed
 from node.results import _encoding as encoding
 from node.results import _identity as identity
 from node.results._iod import require_attributes
-from node.results._segments import empty_segments
+from node.results._segments import undrawn_segments
 from node.results._sources import blank_carrier, header_text
 from node.results._text import clean
 
@@ -87,8 +87,8 @@ def shortcoming(context: ResultContext) -> str:
     outcome = context.outcome
     if not isinstance(outcome, Analysis):
         return clean(f"Not analysed: {outcome.reason.meaning}")
-    empty = ", ".join(segment.label for segment in empty_segments(outcome))
-    return clean(f"Without a voxel: {empty}") if empty else ""
+    undrawn = ", ".join(segment.label for segment in undrawn_segments(outcome))
+    return clean(f"Not drawn: {undrawn}") if undrawn else ""
 
 
 def observer(device: DeviceIdentity) -> ObserverContext:

@@ -21,7 +21,7 @@ from pydicom.sr.coding import Code as SrCode
 from engines.findings import Analysis
 from engines.images import SourceFrame
 from node.interfaces import ResultContext
-from node.results._sources import header_text, source_of
+from node.results._sources import header_text, headers_by_uid, source_of
 
 MODALITIES: Final = {
     "CT": codes.cid29.ComputedTomography,
@@ -57,7 +57,7 @@ def _descriptors(
 ) -> Iterator[CodeContentItem | UIDRefContentItem | NumContentItem]:
     """Describe what the images share (TID 1602, TID 1604)."""
     grid = analysis.grid
-    header = source_of(context, analysis.sources[0])
+    header = source_of(headers_by_uid(context), analysis.sources[0])
     modality = MODALITIES.get(header_text(header, "Modality"), codes.cid32.Other)
     yield CodeContentItem(name=codes.DCM.Modality, value=modality, relationship_type=_CONTEXT)
     yield UIDRefContentItem(

@@ -44,6 +44,11 @@ def missing_attributes(dataset: Dataset, *, also: Sequence[str] = ()) -> Iterato
             yield from _walk(dataset, standard.construct_module_tree(key), key)
 
 
+def module_faults(dataset: Dataset, module: str) -> Iterator[str]:
+    """Yield what a data set lacks of one module, as "module/keyword...: what is wrong"."""
+    yield from _walk(dataset, standard.construct_module_tree(module), module)
+
+
 def _walk(dataset: Dataset, tree: _Node, path: str) -> Iterator[str]:
     attributes = cast("Mapping[str, _Node]", tree["attributes"])
     for keyword, node in attributes.items():

@@ -8,8 +8,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from highdicom.seg import Segmentation
-from pydicom import dcmread
+from highdicom.seg import Segmentation, segread
 from pydicom.dataset import Dataset
 
 from engines.findings import Analysis, Segment
@@ -18,7 +17,7 @@ from node.interfaces import ResultContext, ResultError
 from node.results import _identity as identity
 from node.results._iod import require_attributes
 from node.results._segments import drawn_segments
-from node.results._sources import source_of
+from node.results._sources import Headers, headers_by_uid, source_of
 
 POSITION_TOLERANCE_MM: Final = 1e-3
 DIRECTION_TOLERANCE: Final = 1e-4
@@ -32,26 +31,18 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
     Raises:
         ResultError: naming the first difference.
     """
-    written = _read(path)
+    written = segread(path)
     require_attributes(written, also=CONDITIONAL_MODULES)
     _compare_identity(written, context)
     segments = drawn_segments(analysis)
     _compare_descriptions(written, context, analysis)
     _compare_plane(written, analysis.grid)
+    headers = headers_by_uid(context)
     slices = [
-        _slice_of_frame(groups, context, analysis)
+        _slice_of_frame(groups, headers, analysis)
         for groups in written.PerFrameFunctionalGroupsSequence
     ]
     _compare_voxels(written, segments, slices)
-
-
-def _read(path: Path) -> Segmentation:
-    """Read an object; the library insists on a thickness that a single slice may lack."""
-    dataset = dcmread(path)
-    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    if "SliceThickness" not in measures:
-        measures.SliceThickness = None
-    return Segmentation.from_dataset(dataset, copy=False)
 
 
 def _compare_identity(written: Segmentation, context: ResultContext) -> None:
@@ -90,7 +81,7 @@ def _compare_plane(written: Segmentation, grid: Grid) -> None:
     )
 
 
-def _slice_of_frame(groups: Dataset, context: ResultContext, analysis: Analysis) -> int:
+def _slice_of_frame(groups: Dataset, headers: Headers, analysis: Analysis) -> int:
     """Find the slice where a frame lies, by its position; its reference must say the same."""
     position = _floats(groups.PlanePositionSequence[0].ImagePositionPatient)
     distances = np.linalg.norm(np.array(analysis.grid.positions) - position, axis=1)
@@ -103,7 +94,7 @@ def _slice_of_frame(groups: Dataset, context: ResultContext, analysis: Analysis)
         and reference.get("ReferencedFrameNumber") == source.frame,
         "a frame names another source than the one it lies on",
     )
-    anchor = _position_in_header(source_of(context, source), source)
+    anchor = _position_in_header(source_of(headers, source), source)
     if np.linalg.norm(anchor - position) >= POSITION_TOLERANCE_MM:
         raise ResultError("segmentation: a frame does not lie where its source image lies")
     return index

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from engines.findings import Analysis, Segment
+from engines.images import Grid
 from node.interfaces import ResultError
 
 
 def drawn_segments(analysis: Analysis) -> tuple[Segment, ...]:
-    """Return the segments that have voxels, in the order in which they are numbered from 1.
+    """Return the segments that can be drawn, in the order in which they are numbered from 1.
 
     Raises:
         ResultError: two segments share a key, or a mask is not of the grid's shape (SEG-02).
@@ -20,12 +21,24 @@ def drawn_segments(analysis: Analysis) -> tuple[Segment, ...]:
     for segment in analysis.findings:
         if segment.mask.shape != analysis.grid.shape or segment.mask.dtype != np.bool_:
             raise ResultError(f"the mask of segment {segment.key} is not bool on the source grid")
+    if slice_depth(analysis.grid) is None:
+        return ()
     return tuple(segment for segment in analysis.findings if segment.mask.any())
 
 
-def empty_segments(analysis: Analysis) -> tuple[Segment, ...]:
-    """Return the segments without a voxel: named in text, in no other object."""
-    return tuple(segment for segment in analysis.findings if not segment.mask.any())
+def undrawn_segments(analysis: Analysis) -> tuple[Segment, ...]:
+    """Return the findings that no Segmentation object shows: their values stand in text only."""
+    drawn = {segment.key for segment in drawn_segments(analysis)}
+    return tuple(segment for segment in analysis.findings if segment.key not in drawn)
+
+
+def slice_depth(grid: Grid) -> float | None:
+    """Return how thick masks on the grid are, in mm; None for a single slice that does not say.
+
+    A source may keep its thickness to itself: then masks are as thick as slices are apart. Without
+    either nothing can be drawn, for a Segmentation object has to state one (PS3.3 C.7.6.16.2.1).
+    """
+    return grid.slice_thickness or grid.spacing[0]
 
 
 def largest_slice(segment: Segment) -> int:

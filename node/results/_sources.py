@@ -1,7 +1,7 @@
 """Headers of source instances, made fit to be copied (OBJ-01, OBJ-03).
 
 The patient's and the study's attributes go into every result as they came, decoded to Unicode.
-Only what no valid object may hold is left out: control characters, dates that are no dates, a
+Only what no valid object may hold is left out: control characters, dates and ages that are none, a
 Patient's Sex that is none of the enumerated values.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, TypeAlias
 
@@ -23,6 +23,7 @@ from pydicom.sequence import Sequence
 
 from engines.images import SourceFrame
 from node.interfaces import ResultContext, ResultError
+from node.results._iod import module_faults
 from node.results._text import clean, without_controls
 
 PATIENT_AND_STUDY: Final = (
@@ -44,7 +45,8 @@ EMPTY_IF_UNKNOWN: Final = (  # Type 2 of Patient and General Study (PS3.3 C.7.1.
     "AccessionNumber",
 )
 UNREADABLE: Final = (ValueError, TypeError, ArithmeticError, AttributeError, NotImplementedError)
-_TEMPORAL: Final = {
+_FORMATS: Final = {
+    "AS": re.compile(r"\d{3}[DWMY]"),
     "DA": re.compile(r"\d{8}"),
     "TM": re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)? *"),
     "DT": re.compile(r"\d{4}(\d{2}){0,5}(\.\d{1,6})?([+-]\d{4})? *"),
@@ -52,20 +54,42 @@ _TEMPORAL: Final = {
 _TEXTS: Final = ("ST", "LT", "UT")
 _STRINGS: Final = ("AE", "AS", "CS", "LO", "PN", "SH", "UC", "UI", "UR")
 
+Headers: TypeAlias = Mapping[str, Dataset]
+
 _Value: TypeAlias = object
 
 
 def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
-    """Give a result the patient and the study of its source, and nothing else of either."""
-    for keyword in _patient_and_study_keywords():
-        if keyword in target:
-            del target[keyword]
-        element = cleaned(source, keyword)
-        if element is not None:
-            target.add(element)
+    """Give a result the patient and the study of its source, and nothing else of either.
+
+    Empty attributes are not copied but where they must stand, nor is a clinical trial without the
+    sponsor that its module requires: an empty value that is allowed nowhere helps nobody.
+    """
+    trial = header_text(source, "ClinicalTrialSponsorName")
+    for module in PATIENT_AND_STUDY:
+        wanted = bool(trial) or not module.startswith("clinical-trial")
+        for keyword in _root_keywords(module):
+            if keyword in target:
+                del target[keyword]
+            element = cleaned(source, keyword) if wanted else None
+            if element is not None and not element.is_empty:
+                target.add(element)
     for keyword in EMPTY_IF_UNKNOWN:
         if keyword not in target:
             setattr(target, keyword, "")
+    _drop_invalid(target)
+
+
+def _drop_invalid(target: Dataset) -> None:
+    """Leave out what the source has but has wrong, such as a conditional attribute left empty.
+
+    A fault of the sender's in an attribute that says nothing must not cost the patient a result.
+    """
+    for module in PATIENT_AND_STUDY:
+        for fault in list(module_faults(target, module)):
+            keyword = fault.partition(":")[0].split("/")[1]
+            if keyword in target and keyword != "StudyInstanceUID":
+                del target[keyword]
 
 
 def cleaned(source: Dataset, keyword: str) -> DataElement | None:
@@ -95,16 +119,21 @@ def header_text(source: Dataset, keyword: str, limit: int = 64) -> str:
     return clean("/".join(values), limit)
 
 
-def source_of(context: ResultContext, frame: SourceFrame) -> Dataset:
+def headers_by_uid(context: ResultContext) -> Headers:
+    """Return the source headers by SOP Instance UID."""
+    return {str(source.SOPInstanceUID): source for source in context.sources}
+
+
+def source_of(headers: Headers, frame: SourceFrame) -> Dataset:
     """Return the header of the instance that a frame is in.
 
     Raises:
         ResultError: the outcome refers to an instance whose header was not handed in (OBJ-10).
     """
-    for source in context.sources:
-        if source.SOPInstanceUID == frame.sop_instance_uid:
-            return source
-    raise ResultError(f"the header of source instance {frame.sop_instance_uid} is missing")
+    source = headers.get(frame.sop_instance_uid)
+    if source is None:
+        raise ResultError(f"the header of source instance {frame.sop_instance_uid} is missing")
+    return source
 
 
 def blank_carrier(context: ResultContext, sop_class_uid: str, sop_instance_uid: str) -> Dataset:
@@ -127,12 +156,10 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _patient_and_study_keywords() -> Iterator[str]:
-    modules = standard.get_module_attribute_map()
-    for module in PATIENT_AND_STUDY:
-        for attribute in modules[module]:
-            if not attribute["path"]:
-                yield str(attribute["keyword"])
+def _root_keywords(module: str) -> Iterator[str]:
+    for attribute in standard.get_module_attribute_map()[module]:
+        if not attribute["path"]:
+            yield str(attribute["keyword"])
 
 
 def _cleaned_value(element: DataElement) -> _Value:
@@ -159,9 +186,9 @@ def _cleaned_item(item: Dataset) -> Dataset:
 def _cleaned_one(element: DataElement, value: _Value) -> _Value:
     if element.keyword == "PatientSex":
         return str(value) if str(value) in ("M", "F", "O") else ""
-    if element.VR in _TEMPORAL:
+    if element.VR in _FORMATS:
         text = str(value).strip("\0 ")
-        return text if _TEMPORAL[element.VR].fullmatch(text) else ""
+        return text if _FORMATS[element.VR].fullmatch(text) else ""
     if element.VR in _TEXTS:
         return without_controls(str(value), lines=True)
     if element.VR in _STRINGS:

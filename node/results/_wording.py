@@ -9,7 +9,8 @@ from pydicom.dataset import Dataset
 
 from engines.findings import Analysis, Code, Measurement, Refusal, Segment
 from node.interfaces import ResultContext
-from node.results._sources import header_text, source_of
+from node.results._segments import undrawn_segments
+from node.results._sources import header_text, headers_by_uid, source_of
 from node.results._text import clean, counted, number
 
 SENTENCE: Final = 1024
@@ -67,8 +68,8 @@ def _verdict(context: ResultContext) -> Iterator[str]:
 
 def _finding(segment: Segment, analysis: Analysis, context: ResultContext) -> str:
     values = [_value(item, analysis, context) for item in segment.measurements]
-    if not segment.mask.any():
-        values.insert(0, "no voxel could be drawn")
+    if segment.key in {item.key for item in undrawn_segments(analysis)}:
+        values.append("not drawn on the images")
     return _sentence(f"{segment.label}: {'; '.join(values) or 'found, no measurement'}.")
 
 
@@ -84,7 +85,7 @@ def _value(measurement: Measurement, analysis: Analysis, context: ResultContext)
 def _image(index: int, analysis: Analysis, context: ResultContext) -> str:
     """Name a slice as the workstation does: by instance number, and by frame where it has any."""
     frame = analysis.sources[index]
-    name = header_text(source_of(context, frame), "InstanceNumber", 12)
+    name = header_text(source_of(headers_by_uid(context), frame), "InstanceNumber", 12)
     image = f"image {name}" if name else f"slice {index + 1} of {analysis.grid.shape[0]}"
     return image if frame.frame is None else f"{image} frame {frame.frame}"
 

@@ -28,8 +28,15 @@ from node.interfaces import ResultContext, ResultError, ResultWriter
 from node.results import _encoding as encoding
 from node.results import _identity as identity
 from node.results._segmentation_check import compare_with_outcome
-from node.results._segments import drawn_segments
-from node.results._sources import blank_carrier, cleaned, header_text, source_of
+from node.results._segments import drawn_segments, slice_depth
+from node.results._sources import (
+    Headers,
+    blank_carrier,
+    cleaned,
+    header_text,
+    headers_by_uid,
+    source_of,
+)
 from node.results._text import clean
 
 SERIES_NUMBER: Final = 9001
@@ -41,12 +48,12 @@ _LOSSY: Final = (
 
 
 class SegmentationWriter(ResultWriter):
-    """Writes every segment that has voxels, on the source grid (SEG-01 to SEG-08, SEG-12)."""
+    """Writes every segment that can be drawn, on the source grid (SEG-01 to SEG-08, SEG-12)."""
 
     name: ClassVar[str] = "segmentation"
 
     def handles(self, outcome: Outcome) -> bool:
-        """Take an analysis with at least one segment that has voxels (SEG-04)."""
+        """Take an analysis with at least one segment that can be drawn (SEG-04)."""
         return isinstance(outcome, Analysis) and bool(drawn_segments(outcome))
 
     def write(self, context: ResultContext) -> tuple[Dataset, ...]:
@@ -89,9 +96,9 @@ def _analysis(context: ResultContext) -> Analysis:
 def _encode(context: ResultContext, analysis: Analysis, place: encoding.Place) -> Segmentation:
     segments = drawn_segments(analysis)
     slices = _slices_with_voxels(segments)
-    device = context.device
+    device, headers = context.device, headers_by_uid(context)
     return Segmentation(
-        source_images=[_stand_in(context, analysis, index) for index in slices],
+        source_images=[_stand_in(context, headers, analysis, index) for index in slices],
         pixel_array=_pixels(segments, slices),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -130,7 +137,7 @@ def _pixels(segments: Sequence[Segment], slices: Sequence[int]) -> npt.NDArray[n
     return numbers
 
 
-def _stand_in(context: ResultContext, analysis: Analysis, index: int) -> Dataset:
+def _stand_in(context: ResultContext, headers: Headers, analysis: Analysis, index: int) -> Dataset:
     """Make the header of a single-frame image where one slice of the grid is.
 
     The library takes geometry and references from its sources, and takes only some kinds of
@@ -138,7 +145,7 @@ def _stand_in(context: ResultContext, analysis: Analysis, index: int) -> Dataset
     references in, whatever kind of instance, or frame of one, a slice came from.
     """
     grid = analysis.grid
-    true_source = source_of(context, analysis.sources[index])
+    true_source = source_of(headers, analysis.sources[index])
     stand_in = blank_carrier(context, CTImageStorage, _stand_in_uid(index))
     stand_in.Rows, stand_in.Columns = grid.shape[1:]
     stand_in.FrameOfReferenceUID = grid.frame_of_reference_uid
@@ -240,18 +247,10 @@ def _derivation_items(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _settle_pixel_measures(dataset: Dataset, grid: Grid) -> None:
-    """State the distance of slices only where there is one.
-
-    Where the source keeps the thickness to itself, the masks are as thick as their slices are
-    apart. A single slice has no thickness then: absent is what the standard asks for (Type 1C).
-    """
+    """State how thick the masks are, and the distance of slices where they have one (SEG-08)."""
     measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     if "SpacingBetweenSlices" in measures:
         del measures.SpacingBetweenSlices
     if grid.regular and grid.spacing[0] is not None:
         measures.SpacingBetweenSlices = format_number_as_ds(grid.spacing[0])
-    depth = grid.slice_thickness or grid.spacing[0]
-    if depth is None:
-        del measures.SliceThickness
-    else:
-        measures.SliceThickness = format_number_as_ds(depth)
+    measures.SliceThickness = format_number_as_ds(slice_depth(grid) or 0.0)

@@ -64,6 +64,8 @@ class TextReportWriter(ResultWriter):
 
     def write(self, context: ResultContext) -> tuple[Dataset, ...]:
         """Make one document."""
+        if not context.sources:
+            raise ResultError("text_report: no header could be read: whose study is not known")
         with encoding.translated(self.name):
             place = encoding.Place(
                 writer=self.name,

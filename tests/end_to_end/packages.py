@@ -54,22 +54,6 @@ def make_it_hang(package: Path, *, above: float) -> None:
     for node in graph.node:
         node.output[:] = ["kept" if name == result else name for name in node.output]
     output_type = graph.output[0].type.tensor_type.elem_type
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["going"], ["going_on"]),
-            helper.make_node("Identity", ["carried"], ["carried_on"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("carried", TensorProto.FLOAT, []),
-        ],
-        [
-            helper.make_tensor_value_info("going_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("carried_on", TensorProto.FLOAT, []),
-        ],
-    )
     graph.initializer.extend(
         [
             helper.make_tensor("hang_limit", TensorProto.FLOAT, [], [above]),
@@ -86,7 +70,7 @@ def make_it_hang(package: Path, *, above: float) -> None:
             helper.make_node("Cast", ["hang_now"], ["hang_factor"], to=TensorProto.INT64),
             helper.make_node("Mul", ["hang_factor", "hang_steps"], ["hang_count"]),
             helper.make_node(
-                "Loop", ["hang_count", "hang_true", "hang_zero"], ["hang_done"], body=body
+                "Loop", ["hang_count", "hang_true", "hang_zero"], ["hang_done"], body=_going_on()
             ),
             helper.make_node("Cast", ["hang_done"], ["hang_none"], to=output_type),
             helper.make_node("Add", ["kept", "hang_none"], [result]),
@@ -97,3 +81,23 @@ def make_it_hang(package: Path, *, above: float) -> None:
     after = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest = package / "engine.toml"
     manifest.write_text(manifest.read_text().replace(before, after))
+
+
+def _going_on() -> onnx.GraphProto:
+    """Return a loop body that changes nothing and goes on."""
+    return helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["going_on"]),
+            helper.make_node("Identity", ["carried"], ["carried_on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("going_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried_on", TensorProto.FLOAT, []),
+        ],
+    )

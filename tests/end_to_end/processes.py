@@ -74,6 +74,7 @@ class NodeProcess:
     max_attempts: int = 3
     extra: str = ""
     port: int = field(default_factory=free_port)
+    code: Path = Path(__file__).parents[2]  # the folder that holds node, engines and storage
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> NodeProcess:
@@ -148,7 +149,7 @@ enabled = false
             [sys.executable, "-m", module, *arguments, "run", "--config", str(self.config)],
             stdout=log,
             stderr=log,
-            cwd=Path(__file__).parents[2],
+            cwd=self.code,
         )
         log.close()
         wait_until(lambda: self.died() or listens(self.port), "the node listens")

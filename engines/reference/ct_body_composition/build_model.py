@@ -13,7 +13,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 FIRST_HU: Final = (-190.0, -29.0, 151.0)
 """The lowest whole HU of fat, soft tissue and bone; below the first is air."""
+AIR_NEIGHBOUR_HU: Final = -250.0
 KERNEL: Final = (1.0, 2.0, 1.0)
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -34,8 +35,31 @@ FILES: Final = ("golden/expected.npz", "golden/inputs.npz", "model.onnx")
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
+class Ellipse(NamedTuple):
+    """A part of the phantom, in units of the body; later parts lie over earlier ones."""
+
+    hu: float
+    x: float
+    y: float
+    half_width: float
+    half_depth: float
+
+
+PHANTOM: Final = (
+    Ellipse(hu=-100, x=0.0, y=0.0, half_width=1.0, half_depth=1.0),
+    Ellipse(hu=45, x=0.0, y=0.0, half_width=0.77, half_depth=0.77),
+    Ellipse(hu=-840, x=-0.38, y=0.0, half_width=0.22, half_depth=0.45),
+    Ellipse(hu=-840, x=0.38, y=0.0, half_width=0.22, half_depth=0.45),
+    Ellipse(hu=420, x=0.0, y=0.52, half_width=0.15, half_depth=0.15),
+    Ellipse(hu=90, x=0.0, y=1.32, half_width=0.95, half_depth=0.08),  # the table
+)
+
+
 def build_model() -> bytes:
     """Return the model: smooth in plane without mixing in padding, round to whole HU, classify.
+
+    Where air meets soft tissue, voxels that hold some of both have the HU of fat. So what looks
+    like fat and has air for a neighbour counts as soft tissue: the skin, or the wall of a lung.
 
     Inputs `image` and `valid`: float32 [slice, 1, row, column]. Output `labels`: uint8 of the same
     shape, 0 padding, 1 air, 2 fat, 3 soft tissue, 4 bone.
@@ -47,12 +71,14 @@ def build_model() -> bytes:
         numpy_helper.from_array(kernel / kernel.sum(), "kernel"),
         numpy_helper.from_array(np.array(1e-6, np.float32), "tiny"),
         numpy_helper.from_array(np.array(1.0, np.float32), "one"),
+        numpy_helper.from_array(np.array(2.0, np.float32), "fat"),
+        numpy_helper.from_array(np.array(-AIR_NEIGHBOUR_HU, np.float32), "air_neighbour"),
         *(
             numpy_helper.from_array(np.array(value, np.float32), f"first_{index}")
             for index, value in enumerate(FIRST_HU)
         ),
     ]
-    shape = ["slices", 1, "rows", "columns"]
+    shape: list[str | int | None] = ["slices", 1, "rows", "columns"]
     graph = helper.make_graph(
         _nodes(),
         "ct_body_composition",
@@ -77,8 +103,12 @@ def build_model() -> bytes:
 def _nodes() -> list[onnx.NodeProto]:
     from onnx import TensorProto, helper
 
-    def node(kind: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
-        return helper.make_node(kind, inputs, [output], name=output, **attributes)
+    def node(
+        kind: str, inputs: list[str], output: str, **attributes: list[int] | int
+    ) -> onnx.NodeProto:
+        made = helper.make_node(kind, inputs, [output], name=output)
+        made.attribute.extend(helper.make_attribute(*item) for item in sorted(attributes.items()))
+        return made
 
     pads = [1, 1, 1, 1]
     nodes = [
@@ -88,6 +118,9 @@ def _nodes() -> list[onnx.NodeProto]:
         node("Max", ["weights", "tiny"], "divisor"),
         node("Div", ["weighted", "divisor"], "smooth"),
         node("Round", ["smooth"], "whole"),
+        node("Neg", ["known"], "thinness"),
+        node("MaxPool", ["thinness"], "thinnest", kernel_shape=[3, 3], pads=pads),
+        node("Greater", ["thinnest", "air_neighbour"], "beside_air"),
     ]
     sum_name = "one"
     for index in range(len(FIRST_HU)):
@@ -99,24 +132,23 @@ def _nodes() -> list[onnx.NodeProto]:
         sum_name = f"class_{index}"
     return [
         *nodes,
-        node("Mul", [sum_name, "valid"], "class"),
+        node("Equal", [sum_name, "fat"], "looks_like_fat"),
+        node("And", ["looks_like_fat", "beside_air"], "mixed"),
+        node("Cast", ["mixed"], "correction", to=TensorProto.FLOAT),
+        node("Add", [sum_name, "correction"], "tissue"),
+        node("Mul", ["tissue", "valid"], "class"),
         node("Cast", ["class"], "labels", to=TensorProto.UINT8),
     ]
 
 
 def golden_inputs() -> dict[str, Array]:
     """Return a phantom: a body with all tissues and some noise, a table, and room air."""
-    slices, rows, columns = 6, 64, 80
-    z, y, x = np.mgrid[0:slices, 0:rows, 0:columns].astype(np.float64)
-    x, y = (x - 39.5) / 30, (y - 28.0) / 20
-    radius = x**2 + y**2
-    voxels = np.full(radius.shape, -1000.0)
-    voxels[radius < 1.0] = -100
-    voxels[radius < 0.6] = 45
-    for side in (-1, 1):
-        voxels[((x - side * 0.38) / 0.22) ** 2 + (y / 0.45) ** 2 < 1] = -840
-    voxels[(x / 0.15) ** 2 + ((y - 0.52) / 0.15) ** 2 < 1] = 420
-    voxels[(y > 1.25) & (y < 1.4) & (np.abs(x) < 0.9)] = 90
+    z, y, x = np.mgrid[0:6, 0:64, 0:80].astype(np.float64)
+    x, y = (x - 39.5) / 30, (y - 28.0) / 20  # the body is the unit circle
+    voxels = np.full(x.shape, -1000.0)
+    for tissue in PHANTOM:
+        away = ((x - tissue.x) / tissue.half_width) ** 2 + ((y - tissue.y) / tissue.half_depth) ** 2
+        voxels[away < 1.0] = tissue.hu
     noise = np.random.default_rng(20240301).integers(-15, 16, voxels.shape)
     values: VoxelArray = (voxels + noise + 2 * z).astype(np.int16)
     return {"voxels": values, "spacing": np.array([5.0, 5.0, 5.0])}
