@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from node import app as composition
 from node.catalogue import read_packages
@@ -213,7 +213,10 @@ def studies(
     """List studies with their state."""
     with clear_errors():
         stores = composition.open_stores(load_settings(config))
-        table = Table("study", "modalities", "instances", "revision", "state", "received", "reason")
+        table = Table(
+            Column("study", no_wrap=True, min_width=64),
+            *("modalities", "instances", "revision", "state", "received", "reason"),
+        )
         for study in stores.studies.list(limit=limit, text=text):
             table.add_row(
                 study.study_instance_uid,

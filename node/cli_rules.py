@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.tree import Tree
 
 from node import app as composition
@@ -88,15 +89,36 @@ def rules_show(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _grow(tree: Tree, value: object) -> None:
+    """Hang an explanation into a tree: a comparison is one line, with what was found."""
     if isinstance(value, dict):
         for key, item in value.items():
             if isinstance(item, dict | list):
-                _grow(tree.add(str(key)), item)
+                _grow(tree.add(escape(str(key))), item)
             else:
-                tree.add(f"{key}: {item}")
+                tree.add(escape(f"{key}: {_shown(item)}"))
     elif isinstance(value, list | tuple):
         for item in value:
-            if isinstance(item, dict | list):
-                _grow(tree.add("-"), item)
-            else:
-                tree.add(str(item))
+            _grow_item(tree, item)
+
+
+def _grow_item(tree: Tree, item: object) -> None:
+    if not isinstance(item, dict):
+        tree.add(escape(_shown(item)))
+    elif "field" in item and "op" in item:
+        wanted = "" if item.get("value") is None else f" {_shown(item['value'])}"
+        found = "absent" if item.get("found") is None else f"found {_shown(item['found'])}"
+        line = f"{item['field']} {item['op']}{wanted}: {_shown(item['verdict'])} ({found})"
+        tree.add(escape(line))
+    else:
+        name = next((str(item[key]) for key in ("rule", "series") if key in item), "")
+        rest = {key: value for key, value in item.items() if str(value) != name}
+        branch = tree.add(escape(name)) if name else tree
+        _grow(branch, rest)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "nothing"
+    return str(value)

@@ -43,6 +43,10 @@ out = _console(stderr=False)
 err = _console(stderr=True)
 
 
+def _tell(text: str) -> None:
+    err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Turn what an admin can mend into one line and status 2; anything else keeps its traceback."""
@@ -63,10 +67,12 @@ def clear_errors() -> Iterator[None]:
         TransitionError,
         OSError,
     ) as error:
-        err.print(f"wetread: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _tell(f"wetread: {error}")
         raise typer.Exit(USAGE_ERROR) from error
     except StorageError as error:
-        err.print(f"wetread: storage: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        err.print(
+            f"wetread: storage: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         raise typer.Exit(1) from error
 
 

@@ -270,8 +270,10 @@ def _equality(comparison: Comparison) -> Test:
     numerals = {number_of(item) for item in comparison.values} - {None}
     numbers = {number_of(item) for item in comparison.values if not isinstance(item, str)}
 
+    folded = str.casefold if comparison.ignore_case else str
+
     def test(item: Scalar) -> bool:
-        if comparison.folded(str(item)) in texts:
+        if folded(str(item)) in texts:
             return True
         return number_of(item) in (numbers if isinstance(item, str) else numerals)
 
@@ -301,7 +303,9 @@ def _pattern(comparison: Comparison) -> Test:
 
 def _part_of(comparison: Comparison) -> Test:
     wanted = comparison.folded(str(comparison.value))
-    return lambda item: wanted in comparison.folded(str(item))
+    if comparison.ignore_case:
+        return lambda item: wanted in str(item).casefold()
+    return lambda item: wanted in str(item)
 
 
 def _order(holds: Callable[[float, float], bool]) -> Callable[[Comparison], Test]:

@@ -20,6 +20,7 @@ WINDOW_WIDTH: Final = 400.0
 OPACITY: Final = 0.45
 PANELS: Final = 3
 LEGEND_ROW: Final = 18
+SMALLEST_WIDTH: Final = 512
 WHITE_POINT: Final = np.array([0.95047, 1.0, 1.08883])  # D65
 XYZ_TO_SRGB: Final = np.array(
     [
@@ -37,6 +38,7 @@ class _SegmentFrame:
     segment: int
     source_uid: str
     source_frame: int
+    position: float
     mask: npt.NDArray[np.bool_]
 
 
@@ -54,16 +56,14 @@ def overlay(segmentation: Path, sources: Mapping[str, Path], picture: Path) -> N
     by_image: dict[tuple[str, int], list[_SegmentFrame]] = {}
     for frame in frames:
         by_image.setdefault((frame.source_uid, frame.source_frame), []).append(frame)
-    chosen = _spread(sorted(by_image, key=lambda key: _position(by_image[key], frames)))
+    chosen = _spread(sorted(by_image, key=lambda key: by_image[key][0].position))
     panels = [
         _panel(sources[uid], number, by_image[uid, number], colours) for uid, number in chosen
     ]
     body = np.concatenate(panels, axis=1)
+    scale = max(1, SMALLEST_WIDTH // body.shape[1])
+    body = np.kron(body, np.ones((scale, scale, 1), dtype=np.uint8))
     _with_legend(body, dataset, colours).save(picture)
-
-
-def _position(members: Sequence[_SegmentFrame], frames: Sequence[_SegmentFrame]) -> int:
-    return frames.index(members[0])
 
 
 def _spread(
@@ -77,6 +77,9 @@ def _spread(
 
 def _frames(dataset: Dataset) -> list[_SegmentFrame]:
     masks = np.atleast_3d(dataset.pixel_array).reshape(-1, dataset.Rows, dataset.Columns)
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    normal = np.cross(orientation[:3], orientation[3:])
     frames = []
     for group, mask in zip(dataset.PerFrameFunctionalGroupsSequence, masks, strict=True):
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
@@ -86,6 +89,7 @@ def _frames(dataset: Dataset) -> list[_SegmentFrame]:
                 segment=int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber),
                 source_uid=str(source.ReferencedSOPInstanceUID),
                 source_frame=int(numbers),
+                position=float(np.dot(normal, group.PlanePositionSequence[0].ImagePositionPatient)),
                 mask=mask.astype(bool),
             )
         )

@@ -24,6 +24,7 @@ from node.interfaces import (
 from storage.associations import AssociationStore
 from storage.objects import ObjectStore
 from storage.records import (
+    DataRefusedError,
     NewInstance,
     ObjectTooLargeError,
     QuarantinedInstance,
@@ -119,6 +120,9 @@ class StudyIngest(Ingest):
             recorded = self._studies.record(self._new_instance(received, header, stored))
         except ObjectTooLargeError as error:
             raise OutOfResources(str(error)) from error
+        except DataRefusedError as error:
+            self._quarantine(received, str(error))
+            raise CannotUnderstand("the index refuses what the header says") from error
         except StorageError as error:
             raise OutOfResources("storage is not available") from error
         if recorded.outcome is not ReceiptOutcome.STORED:

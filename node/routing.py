@@ -96,14 +96,6 @@ class _Cases:
     shown: JsonValue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Verdict:
-    """A condition's outcome and its line in the explanation."""
-
-    holds: bool
-    found: Found
-
-
 class _Scope:
     """What conditions look at: a whole study, or one series of it. Gathers each case once."""
 
@@ -237,8 +229,8 @@ def _apply(rule: Rule, scope: _Scope, now: datetime) -> tuple[list[PlannedJob], 
     if rule.trigger == "series":
         return _apply_to_series(rule, scope, found)
     verdict = _judge(rule.conditions, scope)
-    found["conditions"] = verdict.found
-    if not verdict.holds:
+    found["conditions"] = verdict
+    if not _holds(verdict):
         return [], {**found, "why": "its conditions do not hold"}
     return _select(rule, scope.parts, found)
 
@@ -248,8 +240,8 @@ def _apply_to_series(rule: Rule, scope: _Scope, found: Found) -> tuple[list[Plan
     matching, judged = [], []
     for part in scope.parts:
         verdict = _judge(rule.conditions, part)
-        judged.append({"series": part.uid, **verdict.found})
-        if verdict.holds:
+        judged.append({"series": part.uid, **verdict})
+        if _holds(verdict):
             matching.append(part)
     found["conditions"] = {"by_series": list(judged)}
     if not matching:
@@ -262,7 +254,9 @@ def _select(
 ) -> tuple[list[PlannedJob], Found]:
     """Choose series: those that fit, ranked, with a tie-break by UID (R21)."""
     judged = [(part, _judge(rule.series.conditions, part)) for part in candidates]
-    ranked = [part for part, verdict in judged if verdict.holds]  # by UID, as the scope's parts are
+    ranked = [
+        part for part, verdict in judged if _holds(verdict)
+    ]  # by UID, as the scope's parts are
     for preference in reversed(rule.series.rank):
         ranked = _ranked(preference, ranked)
     chosen = ranked if rule.series.take == "all" else ranked[:1]
@@ -270,11 +264,11 @@ def _select(
     found["series"] = [
         {
             "series": part.uid,
-            "fits": verdict.holds,
+            "fits": _holds(verdict),
             "chosen": 0 < places.get(part.uid, 0) <= len(chosen),
             "place": places.get(part.uid),
             "rank": [_shown_rank(item, part) for item in rule.series.rank],
-            "conditions": verdict.found,
+            "conditions": verdict,
         }
         for part, verdict in judged
     ]
@@ -309,7 +303,7 @@ def _ranked(preference: Preference, parts: Sequence[_Scope]) -> list[_Scope]:
 def _rank_value(preference: Preference, part: _Scope) -> Scalar | None:
     """Return what a series is sorted by: of its values, the one that comes first in the order."""
     if preference.prefer is not None:
-        return int(_judge(preference.prefer, part).holds)
+        return int(_holds(_judge(preference.prefer, part)))
     values = [item for case in part.cases(preference.field, "series").values for item in case or ()]
     if not values:
         return None
@@ -336,32 +330,29 @@ def _sort_key(value: Scalar) -> tuple[bool, float, str]:
 # ---------------------------------------------------------------- conditions
 
 
-def _judge(condition: Condition | None, scope: _Scope) -> _Verdict:
+def _judge(condition: Condition | None, scope: _Scope) -> Found:
+    """Return a condition's line in the explanation; its `verdict` says whether it holds."""
     if condition is None:
-        return _Verdict(holds=True, found={"verdict": True})
+        return {"verdict": True}
     if isinstance(condition, Comparison):
-        return _compare(condition, scope)
+        cases = scope.cases(condition.field, condition.level)
+        return {
+            "field": condition.field,
+            "op": condition.op,
+            "value": condition.shown,
+            "found": cases.shown,
+            "verdict": condition.holds(cases.values),
+        }
     parts = [_judge(part, scope) for part in condition.parts]
     if isinstance(condition, All):
-        name, holds = "all", all(part.holds for part in parts)
-    elif isinstance(condition, Any):
-        name, holds = "any", any(part.holds for part in parts)
-    else:
-        name, holds = "none", not any(part.holds for part in parts)
-    return _Verdict(holds=holds, found={name: [part.found for part in parts], "verdict": holds})
+        return {"all": list(parts), "verdict": all(map(_holds, parts))}
+    if isinstance(condition, Any):
+        return {"any": list(parts), "verdict": any(map(_holds, parts))}
+    return {"none": list(parts), "verdict": not any(map(_holds, parts))}
 
 
-def _compare(condition: Comparison, scope: _Scope) -> _Verdict:
-    cases = scope.cases(condition.field, condition.level)
-    holds = condition.holds(cases.values)
-    found: Found = {
-        "field": condition.field,
-        "op": condition.op,
-        "value": condition.shown,
-        "found": cases.shown,
-        "verdict": holds,
-    }
-    return _Verdict(holds=holds, found=found)
+def _holds(found: Found) -> bool:
+    return found["verdict"] is True
 
 
 def _merged(groups: Iterable[Values]) -> Values:

@@ -30,7 +30,6 @@ WANTED: Final[Mapping[str, str]] = {
     "list_type": "a list",
     "dict_type": "a table",
     "model_type": "a table",
-    "path_type": "a path",
 }
 
 
@@ -149,11 +148,12 @@ def _known_keys(location: Location, kind: type[BaseModel]) -> list[str]:
     for part in location[:-1]:
         if isinstance(part, int) or part.startswith(BRANCH):
             continue
-        models = [
+        inside = [
             inner
             for model in models
             for name, field in model.model_fields.items()
             if part == (field.alias or name)
             for inner in nested_models(field.annotation)
         ]
+        models = inside or models  # the key of a table of tables is in no type
     return sorted({key for model in models for key in keys_of(model)})

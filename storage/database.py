@@ -13,10 +13,24 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    StatementError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from storage.records import OutOfResourcesError, SchemaError
+from storage.errors import (
+    ConstraintError,
+    DataRefusedError,
+    OutOfResourcesError,
+    SchemaError,
+    StorageError,
+)
 
 SQLITE_BUSY_SECONDS: Final = 30
 READING: Final = "wetread_reading"
@@ -39,19 +53,26 @@ class Database:
 
         Raises:
             OutOfResourcesError: the database is locked, full, gone or read-only.
+            ConstraintError: another transaction wrote the same row, or a trigger forbids it.
+            DataRefusedError: a value that the database cannot hold.
         """
         with self._session() as session:
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Open a session that only reads: on SQLite it takes no write lock.
+        """Open a session that only reads, and sees one moment of the database throughout.
+
+        On SQLite it takes no write lock.
 
         Raises:
             OutOfResourcesError: the database is gone or locked.
         """
         with self._session() as session:
-            session.connection(execution_options={READING: True})
+            options: dict[str, Any] = {READING: True}
+            if self.dialect == "postgresql":
+                options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            session.connection(execution_options=options)
             yield session
 
     @contextmanager
@@ -60,16 +81,26 @@ class Database:
         try:
             with session, session.begin():
                 yield session
-        except IntegrityError:
-            raise
-        except DBAPIError as error:
-            raise OutOfResourcesError(
-                f"the database cannot take data: {type(error.orig).__name__}"
-            ) from error
+        except (StatementError, PoolTimeoutError) as error:
+            raise _translated(error) from error
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+def _translated(error: StatementError | PoolTimeoutError) -> StorageError:
+    """Return what an error of SQLAlchemy means here. Its text may hold patient data: left out."""
+    if isinstance(error, PoolTimeoutError):
+        return OutOfResourcesError("the database cannot take data: every connection is in use")
+    name = type(error.orig).__name__
+    if isinstance(error, IntegrityError):
+        return ConstraintError(f"the database refuses the change: {name}")
+    if isinstance(error, DataError | ProgrammingError | NotSupportedError):
+        return DataRefusedError(f"the database cannot hold this value: {name}")
+    if isinstance(error, DBAPIError):  # locked, full, gone; also read-only (InternalError)
+        return OutOfResourcesError(f"the database cannot take data: {name}")
+    return DataRefusedError(f"the value cannot be stored: {error.orig}")  # refused by a column type
 
 
 def open_engine(url: str) -> Engine:

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Final
 
 from sqlalchemy import ColumnElement, Row, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
-from storage.events import Clock, append_event
+from storage.events import Clock
 from storage.models import Delivery, Destination, Job, Result, Study
+from storage.owners import by_study, lease_lost, owner_of, tell_studies
 from storage.records import (
     DeliveryAttempt,
     DeliveryRecord,
     DestinationRecord,
-    JsonValue,
     LeasedDelivery,
-    LeaseLostError,
     NotFoundError,
 )
+from storage.revisions import change_deliveries, chunks, lock_in_order, refuse_older
 from storage.states import DELIVERY_TRANSITIONS, DeliveryState, check_transition
 
-ACTIONS = {
+ACTIONS: Final[Mapping[DeliveryState, str]] = {
     DeliveryState.SENT: "delivery.sent",
     DeliveryState.WARNED: "delivery.warned",
     DeliveryState.FAILED: "delivery.failed",
     DeliveryState.QUEUED: "delivery.retried",
+    DeliveryState.SUPERSEDED: "delivery.superseded",
 }
 
 
@@ -78,11 +79,16 @@ class DeliveryStore:
                 )
                 .order_by(Delivery.result_id)
                 .limit(limit)
-                .with_for_update(skip_locked=True)
+                .with_for_update(skip_locked=True, key_share=True)
+                .cte("wanted")
+                .prefix_with("MATERIALIZED", dialect="postgresql")  # looked for once: never more
             )
             claim = (
                 update(Delivery)
-                .where(Delivery.id.in_(wanted), Delivery.state == DeliveryState.QUEUED.value)
+                .where(
+                    Delivery.id.in_(select(wanted.c.id)),
+                    Delivery.state == DeliveryState.QUEUED.value,
+                )
                 .values(
                     state=DeliveryState.SENDING.value,
                     attempts=Delivery.attempts + 1,
@@ -100,29 +106,37 @@ class DeliveryStore:
     def record(self, delivery_id: int, token: int, attempt: DeliveryAttempt) -> None:
         """Write what came of one attempt.
 
+        What would wait to be sent again is SUPERSEDED when the study moved on meanwhile.
+
         Raises:
             LeaseLostError: the delivery is not this owner's any more; nothing was written.
         """
         check_transition(DELIVERY_TRANSITIONS, DeliveryState.SENDING, attempt.state)
         now = self._clock()
-        again = attempt.state is DeliveryState.QUEUED
         with self._database.transaction() as session:
+            owner = owner_of(session, delivery_id)
+            state = attempt.state
+            if state is DeliveryState.QUEUED and not owner.current(session):
+                state = DeliveryState.SUPERSEDED
+            again = state is DeliveryState.QUEUED
             statement = (
                 update(Delivery)
                 .where(*_owned(delivery_id, token))
                 .values(
-                    state=attempt.state.value,
+                    state=state.value,
                     status=attempt.status,
                     error=attempt.error,
-                    not_before=now + timedelta(seconds=attempt.retry_in),
+                    not_before=now + timedelta(seconds=attempt.retry_in if again else 0.0),
                     lease_until=None,
                     finished_at=None if again else now,
                 )
-                .returning(Delivery.id)
+                .returning(Delivery.attempts)
             )
-            if session.scalar(statement) is None:
-                raise LeaseLostError(f"delivery {delivery_id} belongs to another owner")
-            _tell(session, delivery_id, attempt, now)
+            attempts = session.scalar(statement)
+            if attempts is None:
+                raise lease_lost(delivery_id)
+            status = None if attempt.status is None else f"0x{attempt.status:04X}"
+            owner.tell(session, now, ACTIONS[state], attempt=attempts, status=status)
 
     def park(self, destination: str, until: datetime, error: str) -> int:
         """Open a destination's breaker: what waits for it is parked; return how many."""
@@ -132,15 +146,11 @@ class DeliveryStore:
             first = row.parked_until is None
             row.failures += 1
             row.parked_until, row.last_error = until, error
-            count = _move_all(session, destination, DeliveryState.QUEUED, DeliveryState.PARKED)
-            if first:
-                details: dict[str, JsonValue] = {
-                    "destination": destination,
-                    "deliveries": count,
-                    "reason": error,
-                }
-                append_event(session, now, "destination.parked", details=details)
-            return count
+            ids = lock_in_order(session, *_waiting(destination, DeliveryState.QUEUED))
+            change_deliveries(session, ids, state=DeliveryState.PARKED.value)
+            counts = by_study(session, ids)
+            tell_studies(session, now, "destination.parked", destination, counts, whole=first)
+            return len(ids)
 
     def unpark(self, destination: str) -> int:
         """Close a destination's breaker: what was parked waits to be sent; return how many."""
@@ -148,50 +158,68 @@ class DeliveryStore:
         with self._database.transaction() as session:
             row = _destination(session, destination)
             row.failures, row.parked_until, row.last_error = 0, None, ""
-            session.execute(
-                update(Delivery)
-                .where(
-                    Delivery.destination == destination,
-                    Delivery.state == DeliveryState.QUEUED.value,
-                )
-                .values(not_before=now)
-            )
-            count = _move_all(
-                session, destination, DeliveryState.PARKED, DeliveryState.QUEUED, not_before=now
-            )
-            details: dict[str, JsonValue] = {"destination": destination, "deliveries": count}
-            append_event(session, now, "destination.unparked", details=details)
-            return count
+            both = (DeliveryState.QUEUED, DeliveryState.PARKED)
+            ids = lock_in_order(session, *_waiting(destination, *both))
+            parked = _in_state(session, ids, DeliveryState.PARKED)
+            change_deliveries(session, ids, state=DeliveryState.QUEUED.value, not_before=now)
+            counts = by_study(session, parked)
+            tell_studies(session, now, "destination.unparked", destination, counts, whole=True)
+            return len(parked)
 
     def expire_leases(self) -> int:
-        """Return deliveries whose sender fell silent to the queue; return how many."""
+        """Return deliveries whose sender fell silent to the queue; return how many ended so.
+
+        Those of an older revision of their study are SUPERSEDED.
+        """
         now = self._clock()
+        expired = (Delivery.state == DeliveryState.SENDING.value, Delivery.lease_until < now)
         with self._database.transaction() as session:
-            ids = session.scalars(
-                update(Delivery)
-                .where(Delivery.state == DeliveryState.SENDING.value, Delivery.lease_until < now)
-                .values(state=DeliveryState.QUEUED.value, lease_until=None, not_before=now)
-                .returning(Delivery.id)
-            ).all()
-            for delivery_id in ids:
-                append_event(session, now, "delivery.lease_expired", delivery_id=delivery_id)
-            return len(ids)
+            ids = session.scalars(select(Delivery.id).where(*expired)).all()
+            owners = [owner_of(session, delivery_id) for delivery_id in ids]
+            owners.sort(key=lambda owner: owner.study_id)
+            current = {owner.delivery_id for owner in owners if owner.current(session)}
+            count = 0
+            for owner in sorted(owners, key=lambda owner: owner.delivery_id):
+                waits = owner.delivery_id in current
+                state = DeliveryState.QUEUED if waits else DeliveryState.SUPERSEDED
+                statement = (
+                    update(Delivery)
+                    .where(Delivery.id == owner.delivery_id, *expired)
+                    .values(
+                        state=state.value,
+                        lease_until=None,
+                        not_before=now,
+                        finished_at=None if waits else now,
+                    )
+                    .returning(Delivery.attempts)
+                )
+                attempts = session.scalar(statement)
+                if attempts is None:
+                    continue  # its sender came back after all
+                action = "delivery.lease_expired" if waits else ACTIONS[state]
+                owner.tell(session, now, action, attempt=attempts)
+                count += 1
+            return count
 
     def retry(self, delivery_id: int, by: str) -> None:
         """Send a delivery that ended once more (a person's act).
 
         Raises:
             NotFoundError, TransitionError
+            SupersededError: the study is at a newer revision.
         """
         now = self._clock()
         with self._database.transaction() as session:
             row = session.get(Delivery, delivery_id)
             if row is None:
                 raise NotFoundError(f"there is no delivery {delivery_id}")
+            owner = owner_of(session, delivery_id)
+            refuse_older(session, owner.study_id, owner.revision)
+            session.refresh(row, with_for_update={"key_share": True})
             check_transition(DELIVERY_TRANSITIONS, DeliveryState(row.state), DeliveryState.QUEUED)
             row.state, row.not_before = DeliveryState.QUEUED.value, now
-            row.finished_at = None
-            append_event(session, now, "delivery.retried", delivery_id=delivery_id, actor=by)
+            row.status, row.error, row.finished_at = None, "", None
+            owner.tell(session, now, "delivery.retried", actor=by)
 
     def list(
         self,
@@ -227,51 +255,25 @@ def _owned(delivery_id: int, token: int) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _tell(session: Session, delivery_id: int, attempt: DeliveryAttempt, now: datetime) -> None:
-    query = select(Job.study_id, Job.id, Delivery.destination, Delivery.attempts)
-    query = query.join(Result, Result.job_id == Job.id)
-    query = query.join(Delivery, Delivery.result_id == Result.id)
-    study_id, job_id, destination, attempts = session.execute(
-        query.where(Delivery.id == delivery_id)
-    ).one()
-    append_event(
-        session,
-        now,
-        ACTIONS[attempt.state],
-        study_id=study_id,
-        job_id=job_id,
-        delivery_id=delivery_id,
-        details={
-            "destination": destination,
-            "attempt": attempts,
-            "status": None if attempt.status is None else f"0x{attempt.status:04X}",
-            "error": attempt.error,
-        },
-    )
+def _waiting(destination: str, *states: DeliveryState) -> tuple[ColumnElement[bool], ...]:
+    values = [state.value for state in states]
+    return (Delivery.destination == destination, Delivery.state.in_(values))
+
+
+def _in_state(session: Session, ids: Sequence[int], state: DeliveryState) -> list[int]:
+    query = select(Delivery.id).where(Delivery.state == state.value)
+    return [
+        delivery_id
+        for chunk in chunks(ids)
+        for delivery_id in session.scalars(query.where(Delivery.id.in_(chunk)))
+    ]
 
 
 def _destination(session: Session, name: str) -> Destination:
-    row = session.get(Destination, name)
+    row = session.get(Destination, name, with_for_update=True)
     if row is None:
         raise NotFoundError(f"there is no destination {name}")
     return row
-
-
-def _move_all(
-    session: Session,
-    destination: str,
-    old: DeliveryState,
-    new: DeliveryState,
-    **values: Any,  # noqa: ANN401 - further columns
-) -> int:
-    check_transition(DELIVERY_TRANSITIONS, old, new)
-    statement = (
-        update(Delivery)
-        .where(Delivery.destination == destination, Delivery.state == old.value)
-        .values(state=new.value, **values)
-        .returning(Delivery.id)
-    )
-    return len(session.scalars(statement).all())
 
 
 def _deliveries() -> Select[Delivery, Result, int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -10,20 +10,16 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
-    DateTime,
-    Dialect,
     ForeignKey,
     Index,
     Integer,
     MetaData,
-    String,
-    Text,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
 
+from storage.columns import ATTRIBUTE, MESSAGE, UID, Id, Line, Name, Prose, UtcDateTime
 from storage.states import (
     AssociationState,
     DeliveryState,
@@ -41,31 +37,6 @@ NAMING: Final = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-UID: Final = String(64)
-Id: Final = BigInteger().with_variant(Integer, "sqlite")
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC: naive input is refused, and what is read back knows its zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive moments; keep others in UTC."""
-        del dialect
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a moment without a time zone cannot be stored")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Restore the zone that SQLite does not keep."""
-        del dialect
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
@@ -87,11 +58,11 @@ class Association(Base):
     __table_args__ = (one_of("state", AssociationState), Index(None, "state"))
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    listener: Mapped[str] = mapped_column(String(32))
-    calling_ae: Mapped[str] = mapped_column(String(64))
-    called_ae: Mapped[str] = mapped_column(String(64))
-    peer_address: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16))
+    listener: Mapped[str] = mapped_column(Line(32))
+    calling_ae: Mapped[str] = mapped_column(Line(64))
+    called_ae: Mapped[str] = mapped_column(Line(64))
+    peer_address: Mapped[str] = mapped_column(Line(64))
+    state: Mapped[str] = mapped_column(Name(16))
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
@@ -112,25 +83,25 @@ class Study(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(UID)
     revision: Mapped[int] = mapped_column(Integer)
-    state: Mapped[str] = mapped_column(String(16))
-    patient_id: Mapped[str] = mapped_column(Text)
-    issuer_of_patient_id: Mapped[str] = mapped_column(Text)
-    patient_name: Mapped[str] = mapped_column(Text)
-    patient_birth_date: Mapped[str] = mapped_column(Text)
-    patient_sex: Mapped[str] = mapped_column(Text)
-    accession_number: Mapped[str] = mapped_column(Text)
-    study_code: Mapped[str] = mapped_column(Text)  # (0020,0010) Study ID
-    study_date: Mapped[str] = mapped_column(Text)
-    study_time: Mapped[str] = mapped_column(Text)
-    study_description: Mapped[str] = mapped_column(Text)
-    referring_physician_name: Mapped[str] = mapped_column(Text)
-    listener: Mapped[str] = mapped_column(String(32))
-    calling_ae: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(Name(16))
+    patient_id: Mapped[str] = mapped_column(ATTRIBUTE)
+    issuer_of_patient_id: Mapped[str] = mapped_column(ATTRIBUTE)
+    patient_name: Mapped[str] = mapped_column(ATTRIBUTE)
+    patient_birth_date: Mapped[str] = mapped_column(ATTRIBUTE)
+    patient_sex: Mapped[str] = mapped_column(ATTRIBUTE)
+    accession_number: Mapped[str] = mapped_column(ATTRIBUTE)
+    study_code: Mapped[str] = mapped_column(ATTRIBUTE)  # (0020,0010) Study ID
+    study_date: Mapped[str] = mapped_column(ATTRIBUTE)
+    study_time: Mapped[str] = mapped_column(ATTRIBUTE)
+    study_description: Mapped[str] = mapped_column(ATTRIBUTE)
+    referring_physician_name: Mapped[str] = mapped_column(ATTRIBUTE)
+    listener: Mapped[str] = mapped_column(Line(32))
+    calling_ae: Mapped[str] = mapped_column(Line(64))
     first_received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     complete_after: Mapped[datetime] = mapped_column(UtcDateTime)
     evidence: Mapped[dict[str, Any]] = mapped_column(JSON)
-    reason: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(MESSAGE)
     rule_revision: Mapped[int | None] = mapped_column(ForeignKey("rule_revision.revision"))
     explanation: Mapped[dict[str, Any]] = mapped_column(JSON)
 
@@ -144,10 +115,10 @@ class Series(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
     series_instance_uid: Mapped[str] = mapped_column(UID)
-    modality: Mapped[str] = mapped_column(Text)
-    series_number: Mapped[str] = mapped_column(Text)
-    series_description: Mapped[str] = mapped_column(Text)
-    body_part_examined: Mapped[str] = mapped_column(Text)
+    modality: Mapped[str] = mapped_column(ATTRIBUTE)
+    series_number: Mapped[str] = mapped_column(ATTRIBUTE)
+    series_description: Mapped[str] = mapped_column(ATTRIBUTE)
+    body_part_examined: Mapped[str] = mapped_column(ATTRIBUTE)
 
 
 class Instance(Base):
@@ -177,10 +148,10 @@ class Instance(Base):
     sop_instance_uid: Mapped[str] = mapped_column(UID)
     sop_class_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
-    instance_number: Mapped[str] = mapped_column(Text)
-    digest: Mapped[str] = mapped_column(String(64))
+    instance_number: Mapped[str] = mapped_column(ATTRIBUTE)
+    digest: Mapped[str] = mapped_column(Name(64))
     size: Mapped[int] = mapped_column(BigInteger)
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(Name(16))
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revision: Mapped[int] = mapped_column(Integer)
 
@@ -195,8 +166,8 @@ class Receipt(Base):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"), index=True)
     sop_instance_uid: Mapped[str] = mapped_column(UID)
-    digest: Mapped[str] = mapped_column(String(64))
-    outcome: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(Name(64))
+    outcome: Mapped[str] = mapped_column(Name(16))
 
 
 class Quarantine(Base):
@@ -207,12 +178,12 @@ class Quarantine(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"))
-    listener: Mapped[str] = mapped_column(String(32))
-    calling_ae: Mapped[str] = mapped_column(String(64))
-    peer_address: Mapped[str] = mapped_column(String(64))
-    digest: Mapped[str] = mapped_column(String(64), index=True)
+    listener: Mapped[str] = mapped_column(Line(32))
+    calling_ae: Mapped[str] = mapped_column(Line(64))
+    peer_address: Mapped[str] = mapped_column(Line(64))
+    digest: Mapped[str] = mapped_column(Name(64), index=True)
     size: Mapped[int] = mapped_column(BigInteger)
-    reason: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(MESSAGE)
 
 
 class RuleSetRevision(Base):
@@ -221,10 +192,10 @@ class RuleSetRevision(Base):
     __tablename__ = "rule_revision"
 
     revision: Mapped[int] = mapped_column(Integer, primary_key=True)
-    text: Mapped[str] = mapped_column(Text)
-    digest: Mapped[str] = mapped_column(String(64))
+    text: Mapped[str] = mapped_column(Prose())
+    digest: Mapped[str] = mapped_column(Name(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    created_by: Mapped[str] = mapped_column(String(128))
+    created_by: Mapped[str] = mapped_column(Line(128))
 
 
 class EnginePackageRow(Base):
@@ -233,14 +204,14 @@ class EnginePackageRow(Base):
     __tablename__ = "engine"
     __table_args__ = (one_of("state", EngineState),)
 
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    version: Mapped[str] = mapped_column(String(64))
-    digest: Mapped[str] = mapped_column(String(64))
-    task: Mapped[str] = mapped_column(String(64))
-    runtime: Mapped[str] = mapped_column(String(64))
-    intended_use: Mapped[str] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Name(64), primary_key=True)
+    version: Mapped[str] = mapped_column(Line(64))
+    digest: Mapped[str] = mapped_column(Name(64))
+    task: Mapped[str] = mapped_column(Name(64))
+    runtime: Mapped[str] = mapped_column(Name(64))
+    intended_use: Mapped[str] = mapped_column(Prose())
+    state: Mapped[str] = mapped_column(Name(16))
+    reason: Mapped[str] = mapped_column(MESSAGE)
     golden: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
@@ -258,20 +229,20 @@ class Job(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
     revision: Mapped[int] = mapped_column(Integer)
-    rule: Mapped[str] = mapped_column(String(128))
+    rule: Mapped[str] = mapped_column(Name(128))
     rule_revision: Mapped[int] = mapped_column(ForeignKey("rule_revision.revision"))
-    engine: Mapped[str] = mapped_column(String(64))
-    series_key: Mapped[str] = mapped_column(String(64))
+    engine: Mapped[str] = mapped_column(Name(64))
+    series_key: Mapped[str] = mapped_column(Name(64))
     series_instance_uids: Mapped[list[str]] = mapped_column(JSON)
     destinations: Mapped[list[str]] = mapped_column(JSON)
     priority: Mapped[int] = mapped_column(Integer)
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(Name(16))
     attempts: Mapped[int] = mapped_column(Integer)
     max_attempts: Mapped[int] = mapped_column(Integer)
-    worker: Mapped[str] = mapped_column(String(128))
+    worker: Mapped[str] = mapped_column(Line(128))
     token: Mapped[int] = mapped_column(Integer)
-    error_class: Mapped[str | None] = mapped_column(String(32))
-    error: Mapped[str] = mapped_column(Text)
+    error_class: Mapped[str | None] = mapped_column(Name(32))
+    error: Mapped[str] = mapped_column(MESSAGE)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -289,12 +260,12 @@ class Result(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
-    writer: Mapped[str] = mapped_column(String(64))
+    writer: Mapped[str] = mapped_column(Name(64))
     sop_class_uid: Mapped[str] = mapped_column(UID)
     sop_instance_uid: Mapped[str] = mapped_column(UID, index=True)
     series_instance_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
-    digest: Mapped[str] = mapped_column(String(64), index=True)
+    digest: Mapped[str] = mapped_column(Name(64), index=True)
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     superseded: Mapped[bool] = mapped_column(default=False)
@@ -305,11 +276,11 @@ class Destination(Base):
 
     __tablename__ = "destination"
 
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(32))
+    name: Mapped[str] = mapped_column(Name(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(Line(32))
     failures: Mapped[int] = mapped_column(Integer)
     parked_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    last_error: Mapped[str] = mapped_column(Text)
+    last_error: Mapped[str] = mapped_column(MESSAGE)
 
 
 class Delivery(Base):
@@ -325,12 +296,12 @@ class Delivery(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     result_id: Mapped[int] = mapped_column(ForeignKey("result.id"))
-    destination: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16))
+    destination: Mapped[str] = mapped_column(Name(64))
+    state: Mapped[str] = mapped_column(Name(16))
     attempts: Mapped[int] = mapped_column(Integer)
     token: Mapped[int] = mapped_column(Integer)
     status: Mapped[int | None] = mapped_column(Integer)
-    error: Mapped[str] = mapped_column(Text)
+    error: Mapped[str] = mapped_column(MESSAGE)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime] = mapped_column(UtcDateTime)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -348,6 +319,6 @@ class Event(Base):
     study_id: Mapped[int | None] = mapped_column(ForeignKey("study.id"))
     job_id: Mapped[int | None] = mapped_column(ForeignKey("job.id"))
     delivery_id: Mapped[int | None] = mapped_column(ForeignKey("delivery.id"))
-    action: Mapped[str] = mapped_column(String(64))
-    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(Name(64))
+    actor: Mapped[str] = mapped_column(Line(128))
     details: Mapped[dict[str, Any]] = mapped_column(JSON)

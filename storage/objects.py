@@ -25,8 +25,8 @@ RESOURCE_ERRORS: Final = frozenset(
 class ObjectStore:
     """Files under `root/objects`, named by the SHA-256 of their data; parts in `root/incoming`.
 
-    A part file is written and synced, then renamed to its name, then the folder is synced: a name
-    under `objects` always has all of its bytes on the disk.
+    A part file is written and synced, then renamed to its name, then the folders are synced: a
+    name under `objects` always has all of its bytes on the disk.
     """
 
     def __init__(self, root: Path) -> None:
@@ -34,6 +34,8 @@ class ObjectStore:
         self._incoming = root / "incoming"
         for folder in (self._objects, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
+        for folder in (root, root.absolute().parent):
+            _sync_folder(folder)
 
     def write(
         self, data: BinaryIO, *, prefix: bytes = b"", limit: int | None = None
@@ -47,21 +49,28 @@ class ObjectStore:
             OutOfResourcesError: the disk is full, over quota, read-only or failing.
         """
         part = self._incoming / f"{uuid.uuid4().hex}.part"
-        try:
-            with _resources(), part.open("xb") as file:
-                digest, size = self._write_part(file, data, prefix, limit)
-                target = self.path(digest)
-                if self._there(target, len(prefix), size):
-                    return StoredObject(digest=digest, size=size, created=False)
+        with _resources():
+            try:
+                return self._keep(part, data, prefix, limit)
+            finally:
+                part.unlink(missing_ok=True)
+
+    def _keep(self, part: Path, data: BinaryIO, prefix: bytes, limit: int | None) -> StoredObject:
+        with part.open("xb") as file:
+            digest, size = self._write_part(file, data, prefix, limit)
+            target = self.path(digest)
+            created = not _there(target, len(prefix) + size, digest, size)
+            if created:
                 self._sync(file)
                 self._rename(part, target)
-            return StoredObject(digest=digest, size=size, created=True)
-        finally:
-            part.unlink(missing_ok=True)
+        # What is there already may have been renamed by a writer that has not synced it yet.
+        _sync_folder(target.parent)
+        _sync_folder(self._objects)
+        return StoredObject(digest=digest, size=size, created=created)
 
     def path(self, digest: str) -> Path:
         """Return where the object with this digest lies, or would lie."""
-        if len(digest) != DIGEST_LENGTH or not set(digest) <= set("0123456789abcdef"):
+        if not _is_digest(digest):
             raise ValueError("a digest is 64 lower-case hexadecimal digits")
         return self._objects / digest[:2] / digest[2:]
 
@@ -74,17 +83,22 @@ class ObjectStore:
         return self.path(digest).is_file()
 
     def delete(self, digest: str) -> None:
-        """Remove an object. Only retention may call this (invariant 2)."""
+        """Remove an object. Only retention may call this (invariant 2).
+
+        Raises:
+            OutOfResourcesError: the disk is read-only or failing.
+        """
         target = self.path(digest)
-        target.unlink(missing_ok=True)
-        if target.parent.is_dir():
-            _sync_folder(target.parent)
+        with _resources():
+            target.unlink(missing_ok=True)
+            if target.parent.is_dir():
+                _sync_folder(target.parent)
 
     def digests(self) -> Iterator[str]:
-        """Yield the digest of every object, in order."""
+        """Yield the digest of every object, in order; files that are no objects are left out."""
         for folder in sorted(self._objects.iterdir()):
-            for item in sorted(folder.iterdir()):
-                yield folder.name + item.name
+            items = sorted(folder.iterdir()) if folder.is_dir() else ()
+            yield from filter(_is_digest, (folder.name + item.name for item in items))
 
     def sweep_parts(self, older_than: datetime) -> int:
         """Remove part files last written before a moment; return how many there were."""
@@ -103,17 +117,10 @@ class ObjectStore:
         """Return how much the disk under the objects can still take."""
         return shutil.disk_usage(self._objects).free
 
-    def _there(self, target: Path, prefix_size: int, size: int) -> bool:
-        """Say whether the object is there, whole. An older prefix may differ in length."""
-        try:
-            there = target.stat().st_size
-        except FileNotFoundError:
-            return False
-        return there >= size and (prefix_size > 0 or there == size)
+    # Three steps that a power cut can come between, each on its own so that a test can cut there.
 
-    @staticmethod
     def _write_part(
-        file: BinaryIO, data: BinaryIO, prefix: bytes, limit: int | None
+        self, file: BinaryIO, data: BinaryIO, prefix: bytes, limit: int | None
     ) -> tuple[str, int]:
         digest, size = hashlib.sha256(), 0
         file.write(prefix)
@@ -126,17 +133,34 @@ class ObjectStore:
         file.flush()
         return digest.hexdigest(), size
 
-    @staticmethod
-    def _sync(file: BinaryIO) -> None:
+    def _sync(self, file: BinaryIO) -> None:
         os.fsync(file.fileno())
 
-    @staticmethod
-    def _rename(part: Path, target: Path) -> None:
-        if not target.parent.is_dir():
-            target.parent.mkdir(exist_ok=True)
-            _sync_folder(target.parent.parent)
+    def _rename(self, part: Path, target: Path) -> None:
+        target.parent.mkdir(exist_ok=True)
         part.rename(target)
-        _sync_folder(target.parent)
+
+
+def _there(target: Path, whole: int, digest: str, size: int) -> bool:
+    """Say whether the object is there, all of it; a damaged one is not, and is written again.
+
+    An earlier writer's prefix may have had another length: then the data behind it must be ours.
+    """
+    try:
+        there = target.stat().st_size
+    except FileNotFoundError:
+        return False
+    if there == whole:
+        return True
+    if there < size:
+        return False
+    with target.open("rb") as file:
+        file.seek(there - size)
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == DIGEST_LENGTH and set(name) <= set("0123456789abcdef")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from storage.models import Instance, Series, Study
-from storage.records import InstanceRecord, StudyAttributes, StudyRecord
+from storage.models import Instance, Quarantine, Series, Study
+from storage.records import (
+    InstanceRecord,
+    QuarantineRecord,
+    SeriesAttributes,
+    SeriesRecord,
+    StudyAttributes,
+    StudyRecord,
+)
 from storage.states import InstanceState, StudyState
 
 
@@ -26,6 +33,35 @@ def instance_record(row: Instance, series_instance_uid: str) -> InstanceRecord:
         state=InstanceState(row.state),
         received_at=row.received_at,
         revision=row.revision,
+    )
+
+
+def series_record(row: Series, instances: int) -> SeriesRecord:
+    """Return one series, and how many instances it has, as a record."""
+    return SeriesRecord(
+        id=row.id,
+        series_instance_uid=row.series_instance_uid,
+        attributes=SeriesAttributes(
+            modality=row.modality,
+            series_number=row.series_number,
+            series_description=row.series_description,
+            body_part_examined=row.body_part_examined,
+        ),
+        instances=instances,
+    )
+
+
+def quarantine_record(row: Quarantine) -> QuarantineRecord:
+    """Return one note of quarantine as a record."""
+    return QuarantineRecord(
+        id=row.id,
+        at=row.at,
+        digest=row.digest,
+        size=row.size,
+        reason=row.reason,
+        listener=row.listener,
+        calling_ae=row.calling_ae,
+        peer_address=row.peer_address,
     )
 
 

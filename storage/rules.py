@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
+from typing import Final
 
 from sqlalchemy import select
 
 from storage.database import Database
 from storage.events import Clock, append_event
 from storage.models import RuleSetRevision
-from storage.records import JsonValue, NotFoundError, RuleRevision
+from storage.records import ConstraintError, JsonValue, NotFoundError, RuleRevision
+
+RACES: Final = 5
+"""How often a save is tried again when somebody else saved meanwhile."""
 
 
 class RuleStore:
@@ -21,6 +26,12 @@ class RuleStore:
 
     def save(self, text: str, *, by: str) -> RuleRevision:
         """Put rules in force as a new revision; the same text again stays the same revision."""
+        for _ in range(RACES):
+            with suppress(ConstraintError):  # somebody else took the number: look again
+                return self._save(text, by)
+        return self._save(text, by)
+
+    def _save(self, text: str, by: str) -> RuleRevision:
         digest = hashlib.sha256(text.encode()).hexdigest()
         with self._database.transaction() as session:
             newest = session.scalars(_NEWEST).first()

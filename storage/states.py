@@ -133,7 +133,7 @@ DELIVERY_TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = 
             DeliveryState.SENT,
             DeliveryState.WARNED,
             DeliveryState.FAILED,
-            DeliveryState.PARKED,
+            DeliveryState.SUPERSEDED,
         }
     ),
     DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.QUEUED}),

@@ -70,7 +70,10 @@ META_GROUP_LENGTH_END: Final = 144
 # Rejections (PS3.8 table 9-21): result, source, reason.
 CALLING_AE_UNKNOWN: Final = (1, 1, 3)
 CALLED_AE_UNKNOWN: Final = (1, 1, 7)
-TEMPORARY_CONGESTION: Final = (2, 3, 1)
+REASONS: Final = {
+    CALLING_AE_UNKNOWN: "calling AE title, or its address, is not among listeners.dimse.peers",
+    CALLED_AE_UNKNOWN: "called AE title is not among listeners.dimse.ae_titles",
+}
 
 log = structlog.get_logger()
 
@@ -213,7 +216,11 @@ class DimseListener(Listener[DimseListenerSettings]):
         rejection = self._rejection(event.assoc)
         if rejection is None:
             return
-        log.warning("association.rejected", reason=rejection, peer=_peer_address(event.assoc))
+        log.warning(
+            "association.rejected",
+            reason=REASONS[rejection],
+            peer=_peer_address(event.assoc),
+        )
         event.assoc.acse.send_reject(*rejection)
         event.assoc.kill()
 

@@ -16,6 +16,8 @@ from pydicom.sequence import Sequence as Items
 
 from node.interfaces import ResultError
 
+TYPE_1_MISSING: Final = "Type 1 missing"
+TYPE_2_MISSING: Final = "Type 2 missing"
 CONDITION_DRIVEN: Final = ("segmentation-multi-frame-functional-groups", "sr-document-content")
 
 _Node: TypeAlias = Mapping[str, object]
@@ -63,7 +65,7 @@ def _walk(dataset: Dataset, tree: _Node, path: str) -> Iterator[str]:
 
 def _fault(dataset: Dataset, keyword: str, attribute_type: str) -> str:
     if keyword not in dataset:
-        return f"Type {attribute_type} missing" if attribute_type in ("1", "2") else ""
+        return {"1": TYPE_1_MISSING, "2": TYPE_2_MISSING}.get(attribute_type, "")
     if attribute_type in ("1", "1C") and dataset[keyword].is_empty:
         return f"Type {attribute_type} empty"
     return ""

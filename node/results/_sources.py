@@ -23,7 +23,7 @@ from pydicom.sequence import Sequence
 
 from engines.images import SourceFrame
 from node.interfaces import ResultContext, ResultError
-from node.results._iod import module_faults
+from node.results._iod import TYPE_2_MISSING, module_faults
 from node.results._text import clean, without_controls
 
 PATIENT_AND_STUDY: Final = (
@@ -44,6 +44,7 @@ EMPTY_IF_UNKNOWN: Final = (  # Type 2 of Patient and General Study (PS3.3 C.7.1.
     "StudyID",
     "AccessionNumber",
 )
+TRIAL: Final = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")  # Type 1 (PS3.3 C.7.1.3)
 UNREADABLE: Final = (ValueError, TypeError, ArithmeticError, AttributeError, NotImplementedError)
 _FORMATS: Final = {
     "AS": re.compile(r"\d{3}[DWMY]"),
@@ -62,12 +63,12 @@ _Value: TypeAlias = object
 def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
     """Give a result the patient and the study of its source, and nothing else of either.
 
-    Empty attributes are not copied but where they must stand, nor is a clinical trial without the
-    sponsor that its module requires: an empty value that is allowed nowhere helps nobody.
+    Empty attributes are not copied but where they must stand, nor is a clinical trial without what
+    its module requires: an empty value that is allowed nowhere helps nobody.
     """
-    trial = header_text(source, "ClinicalTrialSponsorName")
+    trial = all(header_text(source, keyword) for keyword in TRIAL)
     for module in PATIENT_AND_STUDY:
-        wanted = bool(trial) or not module.startswith("clinical-trial")
+        wanted = trial or not module.startswith("clinical-trial")
         for keyword in _root_keywords(module):
             if keyword in target:
                 del target[keyword]
@@ -77,11 +78,11 @@ def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
     for keyword in EMPTY_IF_UNKNOWN:
         if keyword not in target:
             setattr(target, keyword, "")
-    _drop_invalid(target)
+    _settle_faults(target, trial=trial)
 
 
-def _drop_invalid(target: Dataset) -> None:
-    """Leave out what the source has but has wrong, such as a conditional attribute left empty.
+def _settle_faults(target: Dataset, *, trial: bool) -> None:
+    """Leave out what the source has but has wrong; leave empty what a trial has to name.
 
     A fault of the sender's in an attribute that says nothing must not cost the patient a result.
     """
@@ -90,6 +91,8 @@ def _drop_invalid(target: Dataset) -> None:
             keyword = fault.partition(":")[0].split("/")[1]
             if keyword in target and keyword != "StudyInstanceUID":
                 del target[keyword]
+            elif trial and module == "clinical-trial-subject" and fault.endswith(TYPE_2_MISSING):
+                setattr(target, keyword, "")
 
 
 def cleaned(source: Dataset, keyword: str) -> DataElement | None:

@@ -9,6 +9,8 @@ from typing import Final
 LONG_STRING: Final = 64
 SHORT_STRING: Final = 16
 WHOLE_NUMBERS_FROM: Final = 1000.0
+SIX_DIGITS: Final = 1e6
+LARGEST_WHOLE: Final = 1e15  # 16 characters with the sign
 _KEPT: Final = "\t\n\f\r"
 
 
@@ -38,6 +40,11 @@ def number(value: float) -> str:
     if abs(value) >= WHOLE_NUMBERS_FROM:
         return f"{value:.0f}"
     return f"{value:.4g}"
+
+
+def decimal_string(value: float) -> str:
+    """Write a number as a DS that people can read: six significant digits (PS3.5 6.2)."""
+    return f"{value:.0f}" if SIX_DIGITS <= abs(value) < LARGEST_WHOLE else f"{value:.6g}"
 
 
 def counted(count: int, noun: str) -> str:

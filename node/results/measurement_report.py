@@ -39,7 +39,7 @@ from node.results import _identity as identity
 from node.results._image_library import add_image_library
 from node.results._measurement_check import compare_with_outcome
 from node.results._segments import drawn_segments, largest_slice
-from node.results._text import clean
+from node.results._text import clean, decimal_string
 
 SERIES_NUMBER: Final = 9002
 SEGMENTATION: Final = "segmentation"
@@ -200,13 +200,16 @@ def _measured(measurement: Measurement, analysis: Analysis) -> SrMeasurement:
             SourceImageForMeasurement(frame.sop_class_uid, frame.sop_instance_uid, _frames(frame))
         ]
     derivation = measurement.derivation
-    return SrMeasurement(
+    encoded = SrMeasurement(
         name=encoding.coded(measurement.name),
         value=float(measurement.value),
         unit=encoding.coded(measurement.unit),
         derivation=encoding.coded(derivation) if derivation else None,
         referenced_images=image,
     )
+    # viewers show the decimal string as it stands; the exact value is beside it (C.18.1)
+    encoded[0].MeasuredValueSequence[0].NumericValue = decimal_string(measurement.value)
+    return encoded
 
 
 def _frames(frame: SourceFrame) -> list[int] | None:

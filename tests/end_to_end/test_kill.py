@@ -37,9 +37,10 @@ def send(port: int, files: list[Path]) -> list[Path]:
     association = ae.associate("127.0.0.1", port, ae_title="WETREAD")
     acknowledged = []
     for file in files:
-        if not association.is_established:
-            break
-        status = association.send_c_store(dcmread(file))
+        try:
+            status = association.send_c_store(dcmread(file))
+        except RuntimeError:
+            break  # the association is gone
         if status and status.Status == 0x0000:
             acknowledged.append(file)
     if association.is_established:

@@ -138,7 +138,9 @@ def test_one_slice_gives_the_same_areas_in_every_lossless_transfer_syntax(
     for number, name in enumerate(("LittleEndianExplicit", syntax)):
         (file,) = folder.glob(f"CTImage.dcm_{name}*.dcm")
         dataset = dcmread(file)
-        dataset.StudyInstanceUID = f"2.25.{number + 1}{uuid.uuid5(uuid.NAMESPACE_OID, syntax).int % 10**20}"
+        dataset.StudyInstanceUID = (
+            f"2.25.{number + 1}{uuid.uuid5(uuid.NAMESPACE_OID, syntax).int % 10**20}"
+        )
         copy = tmp_path / f"{number}.dcm"
         dataset.save_as(copy, enforce_file_format=True)
         job = job_of(node, [copy])

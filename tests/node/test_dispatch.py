@@ -137,22 +137,10 @@ class Bench:
         jobs = JobStore(self.database, self.clock)
         leased = jobs.lease("w", 60)
         assert leased is not None
-        results = tuple(
-            NewResult(
-                writer=writer,
-                sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
-                sop_instance_uid=f"2.25.{number}",
-                series_instance_uid="2.25.9",
-                transfer_syntax_uid="1.2.840.10008.1.2.1",
-                digest=str(number) * 64,
-                size=1,
-            )
-            for number, writer in enumerate(("seg", "sr"), start=1)
-        )
         jobs.finish(
             leased.job.id,
             leased.token,
-            JobOutcome(state=JobState.SUCCEEDED, results=results, summary={}, timings={}),
+            JobOutcome(state=JobState.SUCCEEDED, results=_two_results(), summary={}, timings={}),
         )
 
     def rows(self) -> Sequence[DeliveryRecord]:
@@ -160,6 +148,21 @@ class Bench:
 
     def states(self) -> list[DeliveryState]:
         return [row.state for row in self.rows()]
+
+
+def _two_results() -> tuple[NewResult, ...]:
+    return tuple(
+        NewResult(
+            writer=writer,
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
+            sop_instance_uid=f"2.25.{number}",
+            series_instance_uid="2.25.9",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            digest=str(number) * 64,
+            size=1,
+        )
+        for number, writer in enumerate(("seg", "sr"), start=1)
+    )
 
 
 @pytest.fixture
