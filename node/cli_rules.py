@@ -90,7 +90,9 @@ def rules_show(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 def _grow(tree: Tree, value: object) -> None:
     """Hang an explanation into a tree: a comparison is one line, with what was found."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and "field" in value:
+        _grow_item(tree, value)
+    elif isinstance(value, dict):
         for key, item in value.items():
             if isinstance(item, dict | list):
                 _grow(tree.add(escape(str(key))), item)

@@ -291,7 +291,7 @@ def _encodings(raw: bytes) -> list[str]:
 
 def _text(raw: bytes, encodings: list[str]) -> str:
     """Decode a value; control characters, which could forge log lines, become blanks."""
-    if b"\x1b" in raw:
+    if len(encodings) > 1 or encodings[0].startswith("iso2022"):  # code extensions
         text = decode_bytes(raw, encodings, {0x5C, 0x5E, 0x3D})
     else:
         text = raw.decode(encodings[0], errors="replace")

@@ -183,6 +183,7 @@ def _context(job: JobRequest, package: EnginePackage, outcome: Outcome) -> Resul
         ),
         outcome=outcome,
         sources=_sources(job, outcome),
+        series_instance_uids=job.series_instance_uids,
         superseded=tuple(SupersededResult(**item) for item in job.superseded),
         written={},
     )

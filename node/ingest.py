@@ -13,6 +13,8 @@ from pydicom.uid import UID
 
 from node.headers import HeaderError, IndexHeader, read_index_header
 from node.interfaces import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
     CannotUnderstand,
     DataSetMismatch,
     Ingest,
@@ -37,8 +39,6 @@ from storage.studies import StudyStore
 QuietTime: TypeAlias = Callable[[str, str], float]
 """(modality, calling AE title) -> seconds after the last instance until a study is complete."""
 
-IMPLEMENTATION_CLASS_UID: Final = UID("2.25.183127419832954170182634728650182736451")
-IMPLEMENTATION_VERSION_NAME: Final = "WETREAD_0_1"
 PREAMBLE: Final = b"\0" * 128 + b"DICM"
 
 log = structlog.get_logger()
@@ -54,7 +54,7 @@ def part10_prefix(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid
     meta.MediaStorageSOPClassUID = UID(sop_class_uid)
     meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     buffer = DicomBytesIO()
     buffer.write(PREAMBLE)

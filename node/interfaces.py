@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Generic, TypeAlias, TypeVar
+from typing import BinaryIO, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from pydicom.dataset import Dataset
 
 from engines.findings import Outcome
+
+IMPLEMENTATION_CLASS_UID: Final = "2.25.277203056423785426668413923478628396765"
+IMPLEMENTATION_VERSION_NAME: Final = "WETREAD_0_1"
+"""How this software names itself on the wire and in files (PS3.7 D.3.3.2, PS3.10 7.1)."""
 
 
 class PluginSettings(BaseModel):

@@ -26,6 +26,7 @@ class JobRequest(_Message):
     engine_folder: Path
     engine_digest: str
     instances: tuple[InstanceMessage, ...]
+    series_instance_uids: tuple[str, ...]
     staging: Path
     threads: int
     job_key: str

@@ -219,6 +219,7 @@ class Worker:
                 )
                 for item in leased.instances
             ),
+            series_instance_uids=job.series_instance_uids,
             staging=staging,
             threads=self._limits.threads,
             job_key=job_key(leased),

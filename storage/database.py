@@ -159,7 +159,10 @@ def check_schema(url: str) -> None:
             there = MigrationContext.configure(connection).get_current_revision()
     except DBAPIError as error:
         shown = make_url(url).render_as_string(hide_password=True)
-        raise SchemaError(f"{shown}: cannot be opened: {type(error.orig).__name__}") from error
+        raise SchemaError(
+            f"{shown}: cannot be opened ({type(error.orig).__name__}); a node that never ran has "
+            "no database yet: run `wetread migrate`"
+        ) from error
     finally:
         engine.dispose()
     if there == wanted:

@@ -10,11 +10,13 @@ import structlog
 from pydantic import Field, PositiveFloat
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
 
 from node.interfaces import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
     DeliveryTarget,
     Outgoing,
     PluginSettings,
@@ -140,6 +142,8 @@ class DimseTarget(DeliveryTarget[DimseTargetSettings]):
         settings = self._settings
         _config.LOG_HANDLER_LEVEL = "none"
         ae = AE(ae_title=settings.calling_ae_title)
+        ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.connection_timeout = settings.connect_seconds
         ae.acse_timeout = settings.acse_seconds
         ae.dimse_timeout = settings.dimse_seconds

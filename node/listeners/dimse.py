@@ -13,6 +13,7 @@ from typing import BinaryIO, ClassVar, Final, cast
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -20,6 +21,8 @@ from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
 from node.interfaces import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
     Ingest,
     IngestError,
     Listener,
@@ -152,6 +155,8 @@ class DimseListener(Listener[DimseListenerSettings]):
         _config.LOG_HANDLER_LEVEL = "none"
         ae = AE(ae_title=settings.ae_titles[0])
         ae.supported_contexts = []
+        ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         for context in AllStoragePresentationContexts:
             if context.abstract_syntax is not None:
                 ae.add_supported_context(context.abstract_syntax, list(TRANSFER_SYNTAXES))

@@ -22,12 +22,16 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
 from engines.findings import Code
-from node.interfaces import ResultContext, ResultError
+from node.interfaces import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    ResultContext,
+    ResultError,
+)
 from node.results import _identity as identity
 from node.results._sources import cleaned, copy_patient_and_study, header_text
 from node.results._text import LONG_STRING, SHORT_STRING, clean
 
-IMPLEMENTATION_VERSION_NAME: Final = "WETREAD_1"
 UNVERIFIED: Final = " (unverified)"
 DOCUMENT_MODALITIES: Final = ("SR", "KO")
 PAIRED: Final = ("L", "R")
@@ -172,7 +176,7 @@ def _software_versions(context: ResultContext) -> list[str]:
 
 
 def _set_file_meta(dataset: Dataset) -> None:
-    dataset.file_meta.ImplementationClassUID = UID(identity.IMPLEMENTATION_CLASS_UID)
+    dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 
 

@@ -20,9 +20,6 @@ def derived_uid(*parts: str | int | Sequence[str]) -> str:
     return f"2.25.{uuid.uuid5(NAMESPACE, text).int}"
 
 
-IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation")
-
-
 def instance_uid(context: ResultContext, writer: str, index: int = 0) -> str:
     """Name one output of one job. `job_key` holds the study's revision, so a re-run differs."""
     return derived_uid("instance", context.job_key, context.engine.digest, writer, index)

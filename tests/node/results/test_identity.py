@@ -12,7 +12,7 @@ from pydicom.uid import UID
 
 import node.results
 from engines.findings import Outcome
-from node.interfaces import ResultWriter
+from node.interfaces import IMPLEMENTATION_CLASS_UID, ResultWriter
 from node.plugins import discover
 from node.results import _identity as identity
 from tests.node.results.building import (
@@ -71,7 +71,7 @@ def test_uids_are_valid_and_made_of_uuids() -> None:
     assert UID(made).is_valid
     assert made.startswith("2.25.")
     assert made != identity.derived_uid("a", 1, "b")
-    assert UID(identity.IMPLEMENTATION_CLASS_UID).is_valid
+    assert UID(IMPLEMENTATION_CLASS_UID).is_valid
 
 
 def test_instances_differ_by_revision_writer_and_engine_package(headers: Headers) -> None:

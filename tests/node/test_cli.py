@@ -1,0 +1,201 @@
+"""The command line as an admin meets it: what is printed, and with which status it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from typer.testing import CliRunner, Result
+
+from node.app import open_stores, prepare
+from node.cli import app
+from node.ingest import StudyIngest
+from node.interfaces import Received, Source
+from node.pacs import StandInPacs
+from node.settings import load_settings
+from storage.associations import AssociationStore
+from tests.factories import make_ct_series
+
+CONFIGURATION = """
+[node]
+data_dir = "data"
+[listeners.dimse]
+port = 0
+allow_any_peer = true
+[destinations.pacs]
+kind = "dimse"
+host = "127.0.0.1"
+port = 11113
+ae_title = "PACS"
+[rules]
+file = "rules.toml"
+"""
+RULES = """
+[[rules]]
+name = "ct"
+engines = ["ct-body-composition"]
+destinations = ["pacs"]
+conditions = {field = "Modality", op = "equals", value = "CT"}
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "wetread.toml").write_text(CONFIGURATION)
+    (tmp_path / "rules.toml").write_text(RULES)
+    return tmp_path
+
+
+def wetread(site: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--config", str(site / "wetread.toml")])
+
+
+def receive(site: Path) -> str:
+    """Put a CT study into the node's stores; return its UID."""
+    settings = load_settings(site / "wetread.toml")
+    prepare(settings)
+    stores = open_stores(settings)
+    stores.rules.save(RULES, by="test")
+    ingest = StudyIngest(
+        objects=stores.objects,
+        studies=stores.studies,
+        associations=AssociationStore(stores.database, lambda: stores.events.recent(1)[0].at),
+        quiet_time=lambda _modality, _ae: 30.0,
+        max_object_bytes=1 << 30,
+        reserve_bytes=1,
+    )
+    uid = ""
+    for file in make_ct_series(site / "ct", slices=2, rows=16, columns=16):
+        header = dcmread(file, stop_before_pixels=True)
+        uid = str(header.StudyInstanceUID)
+        with file.open("rb") as data:
+            data.seek(140)
+            data.seek(144 + int.from_bytes(data.read(4), "little"))
+            ingest.accept(
+                Received(
+                    source=Source(listener="test", calling_ae="CT1"),
+                    sop_class_uid=header.SOPClassUID,
+                    sop_instance_uid=header.SOPInstanceUID,
+                    transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
+                    data=data,
+                )
+            )
+    stores.database.close()
+    return uid
+
+
+def test_good_configuration_is_told_with_what_it_would_start(site: Path) -> None:
+    result = wetread(site, "check-config")
+    assert result.exit_code == 0
+    assert "dicom://PACS@127.0.0.1:11113" in result.output
+    assert "ct-body-composition" in result.output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('data_dir = "data"', 'data_dri = "data"', "node.data_dri"),
+        ('kind = "dimse"', 'kind = "pigeon"', "destinations.pacs.kind"),
+        ("port = 11113", 'port = "many"', "destinations.pacs.port"),
+        ("port = 0\n", "prt = 0\n", "listeners.dimse.prt"),
+        ("[listeners.dimse]", "[listeners.door]", "listeners.door"),
+        ('file = "rules.toml"', 'file = "none.toml"', "none.toml"),
+    ],
+)
+def test_wrong_configuration_ends_with_status_2_and_names_the_key(
+    old: str, new: str, named: str, site: Path
+) -> None:
+    (site / "wetread.toml").write_text(CONFIGURATION.replace(old, new))
+    result = wetread(site, "check-config")
+    assert result.exit_code == 2
+    assert named in result.output
+
+
+def test_rule_that_names_a_missing_engine_is_refused(site: Path) -> None:
+    (site / "rules.toml").write_text(RULES.replace("ct-body-composition", "ct-everything"))
+    result = wetread(site, "check-config")
+    assert result.exit_code == 2
+    assert "ct-everything" in result.output
+
+
+def test_missing_configuration_and_unknown_command_end_with_status_2(site: Path) -> None:
+    assert CliRunner().invoke(app, ["studies", "--config", str(site / "no.toml")]).exit_code == 2
+    assert CliRunner().invoke(app, ["reed"]).exit_code == 2
+
+
+def test_commands_say_what_to_run_where_there_is_no_schema(site: Path) -> None:
+    result = wetread(site, "studies")
+    assert result.exit_code == 2
+    assert "wetread migrate" in result.output
+
+
+def test_schema_goes_up_and_down(site: Path) -> None:
+    assert wetread(site, "migrate").exit_code == 0
+    assert wetread(site, "studies").exit_code == 0
+    assert wetread(site, "migrate", "--down", "--revision", "base").exit_code == 0
+    assert wetread(site, "studies").exit_code == 2
+
+
+def test_study_is_listed_completed_replayed_and_its_timeline_told(site: Path) -> None:
+    uid = receive(site)
+    assert uid in wetread(site, "studies").output
+    assert wetread(site, "complete", uid, "--by", "anna").exit_code == 0
+    timeline = wetread(site, "timeline", uid).output
+    assert "study.received" in timeline
+    assert "anna" in timeline
+    assert wetread(site, "replay", uid).exit_code == 0
+    assert wetread(site, "replay", uid).exit_code == 2  # it is receiving already
+
+
+def test_unknown_study_is_named(site: Path) -> None:
+    receive(site)
+    result = wetread(site, "timeline", "1.2.3")
+    assert result.exit_code == 2
+    assert "1.2.3" in result.output
+
+
+def test_explanation_shows_each_condition_with_the_value_found(site: Path) -> None:
+    uid = receive(site)
+    result = wetread(site, "rules", "explain", uid)
+    assert result.exit_code == 0
+    assert "Modality equals CT: yes (found CT)" in result.output
+    assert '"verdict": true' in wetread(site, "rules", "explain", uid, "--json").output
+
+
+def test_rules_file_is_checked_with_its_key_path(site: Path) -> None:
+    good = CliRunner().invoke(app, ["rules", "check", str(site / "rules.toml")])
+    assert good.exit_code == 0
+    (site / "rules.toml").write_text(RULES.replace("Modality", "Modalty"))
+    bad = CliRunner().invoke(app, ["rules", "check", str(site / "rules.toml")])
+    assert bad.exit_code == 2
+    assert "rules[0].conditions" in bad.output
+    assert "Modality" in bad.output
+
+
+def test_golden_cases_of_shipped_engines_pass_here(site: Path) -> None:
+    listed = wetread(site, "engines", "list")
+    assert "ct-body-composition" in listed.output
+    verified = wetread(site, "engines", "verify")
+    assert verified.exit_code == 0
+    assert "active" in verified.output
+
+
+def test_files_are_sent_and_refusals_end_with_status_1(tmp_path: Path) -> None:
+    make_ct_series(tmp_path / "ct", slices=3, rows=16, columns=16)
+    pacs = StandInPacs(tmp_path / "pacs", ae_title="PACS", host="127.0.0.1", port=0)
+    pacs.start()
+    arguments = ["send", str(tmp_path / "ct"), "--port", str(pacs.port), "--called", "PACS"]
+    try:
+        assert "3 of 3 objects accepted" in CliRunner().invoke(app, arguments).output
+        pacs.refuse_with(0xA900)
+        assert CliRunner().invoke(app, arguments).exit_code == 1
+    finally:
+        pacs.stop()
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+
+
+def test_worker_of_its_own_needs_postgresql(site: Path) -> None:
+    result = wetread(site, "worker")
+    assert result.exit_code == 2
+    assert "PostgreSQL" in result.output
