@@ -79,9 +79,7 @@ class NodeProcess:
 
     def __enter__(self) -> NodeProcess:
         """Write the configuration and start."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "rules.toml").write_text(self.rules)
-        self.config.write_text(self.configuration())
+        self.write()
         self.start()
         return self
 
@@ -93,6 +91,12 @@ class NodeProcess:
     ) -> None:
         """Stop the process if it still runs."""
         self.stop()
+
+    def write(self) -> None:
+        """Write the configuration and the rules."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "rules.toml").write_text(self.rules)
+        self.config.write_text(self.configuration())
 
     @property
     def config(self) -> Path:

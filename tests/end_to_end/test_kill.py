@@ -61,9 +61,7 @@ def test_kill_at_a_point_loses_nothing_and_sends_nothing_twice(
     files = make_ct_series(tmp_path / "ct", slices=6, rows=64, columns=64)
     study_instance_uid = str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
     node = NodeProcess(folder=tmp_path / "node", pacs_port=pacs.port)
-    node.folder.mkdir()
-    (node.folder / "rules.toml").write_text(node.rules)
-    node.config.write_text(node.configuration())
+    node.write()
 
     node.start(kill_at=point)
     acknowledged = send(node.port, files)

@@ -241,6 +241,11 @@ def test_a_study_without_series_gives_no_job_and_no_error() -> None:
 # ---------------------------------------------------------------- explanation
 
 
+def line(field: str, op: str, value: object, *, found: object, verdict: bool) -> dict[str, object]:
+    """Return a comparison as an explanation shows it."""
+    return {"field": field, "op": op, "value": value, "found": found, "verdict": verdict}
+
+
 def test_each_condition_is_explained_by_the_value_found() -> None:
     condition = (
         "{all = [{field = 'Modality', op = 'in', value = ['CT', 'MR']}, "
@@ -250,35 +255,11 @@ def test_each_condition_is_explained_by_the_value_found() -> None:
     found = explained(
         routed(HEAD + f"conditions = {condition}", series("1", CT, {**CT, "SliceThickness": 2.0}))
     )
+    modality = line("Modality", "in", ["CT", "MR"], found=["CT"], verdict=True)
+    body_part = line("BodyPartExamined", "empty", None, found=None, verdict=False)
+    thickness = line("SliceThickness", ">", 5, found=[1.0, 2.0], verdict=False)
     assert found["conditions"] == {
-        "all": [
-            {
-                "field": "Modality",
-                "op": "in",
-                "value": ["CT", "MR"],
-                "found": ["CT"],
-                "verdict": True,
-            },
-            {
-                "none": [
-                    {
-                        "field": "BodyPartExamined",
-                        "op": "empty",
-                        "value": None,
-                        "found": None,
-                        "verdict": False,
-                    },
-                    {
-                        "field": "SliceThickness",
-                        "op": ">",
-                        "value": 5,
-                        "found": [1.0, 2.0],
-                        "verdict": False,
-                    },
-                ],
-                "verdict": True,
-            },
-        ],
+        "all": [modality, {"none": [body_part, thickness], "verdict": True}],
         "verdict": True,
     }
     assert (found["rule"], found["matched"], found["jobs"]) == ("a", True, 1)
