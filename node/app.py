@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -133,7 +133,7 @@ class Node:
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
         self.settings = settings
         self._clock = clock
-        self._closers: list[Callable[[], None]] = []
+        self._closers = ExitStack()
         self.listeners: list[Listener[PluginSettings]] = []
         self.admin: AdminServer | None = None
 
@@ -151,15 +151,13 @@ class Node:
             raise
 
     def stop(self) -> None:
-        """Stop top-down; what is in flight is finished or handed back."""
-        while self._closers:
-            close = self._closers.pop()
-            close()
+        """Stop top-down, whatever fails on the way; what is in flight ends or is handed back."""
+        self._closers.close()
 
     def _start(self) -> None:
         prepare(self.settings)
         self.stores = open_stores(self.settings, self._clock)
-        self._closers.append(self.stores.database.close)
+        self._closers.callback(self.stores.database.close)
         self._load_engines_and_rules()
         ingest = self._build_ingest()
         self._reconcile(ingest)
@@ -172,7 +170,7 @@ class Node:
 
     def _load_engines_and_rules(self) -> None:
         self._header_sandbox = Sandbox(memory_mib=HEADER_MEMORY_MIB)
-        self._closers.append(self._header_sandbox.close)
+        self._closers.callback(self._header_sandbox.close)
         self.catalogue = make_catalogue(self.settings, self.stores)
         self.catalogue.load()
         path = self.settings.rules.file
@@ -218,7 +216,7 @@ class Node:
         self.dispatchers = [self._dispatcher(name, target) for name, target in targets.items()]
         for dispatcher in self.dispatchers:
             dispatcher.start()
-            self._closers.append(dispatcher.stop)
+            self._closers.callback(dispatcher.stop)
 
     def _dispatcher(self, name: str, target: DeliveryTarget[PluginSettings]) -> Dispatcher:
         delivery = self.settings.delivery
@@ -270,20 +268,20 @@ class Node:
             )
         )
         scheduler.start()
-        self._closers.append(scheduler.stop)
+        self._closers.callback(scheduler.stop)
 
     def _start_workers(self) -> None:
         self.pool = WorkerPool(
             self.catalogue, lambda: make_workers(self.settings, self.stores, self.catalogue)
         )
         self.pool.start()
-        self._closers.append(self.pool.stop)
+        self._closers.callback(self.pool.stop)
 
     def _start_listeners(self, ingest: StudyIngest) -> None:
         for listener in build_listeners(self.settings, ingest):
             listener.start()
             self.listeners.append(listener)
-            self._closers.append(listener.stop)
+            self._closers.callback(listener.stop)
             log.info("listener.started", listener=listener.name, address=listener.address())
 
     def _start_admin(self) -> None:
@@ -293,7 +291,7 @@ class Node:
             self._admin_context(), self.settings.admin.host, self.settings.admin.port
         )
         self.admin.start()
-        self._closers.append(self.admin.stop)
+        self._closers.callback(self.admin.stop)
 
     def _admin_context(self) -> AdminContext:
         settings = self.settings

@@ -65,6 +65,7 @@ class _Volume:
     voxels: Hounsfield
     spacing: tuple[float, float, float]
     patient_name: str
+    body_part: str
     series_description: str
     comments: str
 
@@ -204,6 +205,7 @@ def _read_invesalius(path: Path) -> _Volume:
         voxels=voxels[:, ::-1, :].astype(np.int16),
         spacing=(slices_mm, rows_mm, columns_mm),
         patient_name="INVESALIUS^CRANIUM",
+        body_part="HEAD",
         series_description="Head CT from invesalius-examples",
         comments="Acquired CT, wrapped from an InVesalius project; its left and right are not "
         "given by the source and are assumed.",
@@ -233,6 +235,7 @@ def _phantom_study(work: Path) -> DemoStudy:
         voxels=_phantom(slices=48, size=256),
         spacing=(5.0, 1.5, 1.5),
         patient_name="PHANTOM^CHEST",
+        body_part="CHEST",
         series_description="Phantom chest, computed",
         comments="Computed phantom: ellipses of fat, soft tissue, lung and bone. No patient.",
     )
@@ -315,6 +318,7 @@ def _describe(image: FileDataset, volume: _Volume) -> None:
     image.SeriesDescription = volume.series_description
     image.ImageComments = volume.comments
     image.Modality = "CT"
+    image.BodyPartExamined = volume.body_part
     image.Manufacturer = "wetread demo data"
     image.ManufacturerModelName = "wetread demo data"
     image.SeriesNumber = 1

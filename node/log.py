@@ -8,13 +8,14 @@ from typing import Final, Literal
 
 import structlog
 
-LIBRARIES_THAT_QUOTE: Final = ("pydicom", "pynetdicom", "highdicom")
-"""Their own log lines quote values of data sets, which may name a patient."""
+SILENCED: Final = ("pydicom", "pynetdicom", "highdicom", "apscheduler")
+"""The first three quote values of data sets, which may name a patient; of the sweeps,
+`node.scheduler` tells what matters."""
 
 
 def configure_logging(*, level: str, style: Literal["console", "json"]) -> None:
     """Send events to standard error, as text for people or JSON lines for a collector."""
-    for library in LIBRARIES_THAT_QUOTE:
+    for library in SILENCED:
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
