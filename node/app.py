@@ -118,7 +118,7 @@ def device_identity(settings: Settings) -> DeviceIdentity:
         model=MODEL,
         serial_number=settings.node.serial_number,
         station_name=settings.node.name,
-        software_version=f"wetread {software_version()}",
+        software_version=software_version(),
     )
 
 

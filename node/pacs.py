@@ -204,6 +204,7 @@ class StandInPacs:
             return OUT_OF_RESOURCES
         except (AttributeError, ValueError):
             return CANNOT_UNDERSTAND
+        log.info("object.kept", sop_class_uid=str(event.context.abstract_syntax))
         return status
 
     def _keep(self, spooled: Path) -> None:
