@@ -77,7 +77,7 @@ def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
     return Stores(
         database=database,
         objects=ObjectStore(settings.node.data_dir / "objects"),
-        associations=AssociationStore(database, clock),
+        associations=AssociationStore(database, clock, owner=settings.node.name),
         studies=StudyStore(database, clock),
         jobs=JobStore(database, clock),
         deliveries=DeliveryStore(database, clock),

@@ -41,7 +41,11 @@ class NodeSettings(_Section):
     """[node]: who this installation is, and where it keeps its data."""
 
     name: str = Field(
-        "WETREAD", min_length=1, max_length=16, description="Station name in results (SH, 16)."
+        "WETREAD",
+        min_length=1,
+        max_length=16,
+        description="Station name in results (SH, 16); each node that shares a database has its "
+        "own.",
     )
     serial_number: str = Field(
         "1", min_length=1, max_length=64, description="Device serial number in results (LO, 64)."

@@ -12,16 +12,22 @@ from storage.states import ASSOCIATION_TRANSITIONS, AssociationState, check_tran
 
 
 class AssociationStore:
-    """Keeps associations, so that an open one holds its studies open (R2)."""
+    """Keeps associations, so that an open one holds its studies open (R2).
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    `owner` is the node that accepts them, by its name: where several share a database, each ends
+    only its own after a crash.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, owner: str = "") -> None:
         self._database = database
         self._clock = clock
+        self._owner = owner
 
     def opened(self, *, listener: str, calling_ae: str, called_ae: str, peer_address: str) -> int:
         """Record an accepted association; return its id."""
         with self._database.transaction() as session:
             row = Association(
+                owner=self._owner,
                 listener=listener,
                 calling_ae=calling_ae,
                 called_ae=called_ae,
@@ -48,11 +54,14 @@ class AssociationStore:
             )
 
     def abandon_open(self) -> int:
-        """End the associations that an earlier process left open; return how many."""
+        """End the associations that an earlier process of this node left open; return how many."""
         with self._database.transaction() as session:
             ids = session.scalars(
                 update(Association)
-                .where(Association.state == AssociationState.OPEN.value)
+                .where(
+                    Association.state == AssociationState.OPEN.value,
+                    Association.owner == self._owner,
+                )
                 .values(state=AssociationState.ABORTED.value, closed_at=self._clock())
                 .returning(Association.id)
             ).all()

@@ -58,6 +58,7 @@ class Association(Base):
     __table_args__ = (one_of("state", AssociationState), Index(None, "state"))
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
+    owner: Mapped[str] = mapped_column(Name(16))  # the node that accepted it
     listener: Mapped[str] = mapped_column(Line(32))
     calling_ae: Mapped[str] = mapped_column(Line(64))
     called_ae: Mapped[str] = mapped_column(Line(64))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from storage.associations import AssociationStore
 from storage.states import AssociationState, TransitionError
 from tests.storage.holding import Holding
 
@@ -41,3 +42,11 @@ def test_a_start_ends_what_an_earlier_process_left_open(held: Holding) -> None:
         AssociationState.RELEASED,
         AssociationState.ABORTED,
     ]
+
+
+def test_a_start_leaves_the_associations_of_another_node_alone(held: Holding) -> None:
+    opened(held)
+    other = AssociationStore(held.database, held.clock, owner="OTHER")
+    assert other.abandon_open() == 0
+    assert held.associations.recent()[0].state is AssociationState.OPEN
+    assert held.associations.abandon_open() == 1

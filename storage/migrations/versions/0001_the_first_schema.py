@@ -102,6 +102,7 @@ def upgrade() -> None:
     op.create_table(
         "association",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("owner", sa.String(length=16), nullable=False),
         sa.Column("listener", sa.String(length=32), nullable=False),
         sa.Column("calling_ae", sa.String(length=64), nullable=False),
         sa.Column("called_ae", sa.String(length=64), nullable=False),
