@@ -18,6 +18,7 @@ import structlog
 from engines.package import shipped_folder
 from node.admin.app import AdminServer
 from node.admin.context import AdminContext, ListenerSummary, SettingsSummary
+from node.alerts import Alerts
 from node.catalogue import Catalogue
 from node.clock import Clock, system_clock
 from node.completion import Completion
@@ -39,6 +40,7 @@ from storage.engines import EngineStore
 from storage.events import EventStore
 from storage.jobs import JobStore
 from storage.objects import ObjectStore
+from storage.overdue import OverdueLimits, OverdueStore
 from storage.records import StorageError
 from storage.rules import RuleStore
 from storage.studies import StudyStore
@@ -253,6 +255,11 @@ class Node:
                 Sweep(name="completion", seconds=seconds, run=completion.sweep),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
                 Sweep(
+                    name="overdue",
+                    seconds=self.settings.alerts.sweep_seconds,
+                    run=self._alerts().sweep,
+                ),
+                Sweep(
                     name="delivery-leases",
                     seconds=seconds,
                     run=self.stores.deliveries.expire_leases,
@@ -269,6 +276,13 @@ class Node:
         )
         scheduler.start()
         self._closers.callback(scheduler.stop)
+
+    def _alerts(self) -> Alerts:
+        alerts = self.settings.alerts
+        limits = OverdueLimits(
+            study=alerts.study_seconds, job=alerts.job_seconds, delivery=alerts.delivery_seconds
+        )
+        return Alerts(OverdueStore(self.stores.database, self._clock), limits)
 
     def _start_workers(self) -> None:
         self.pool = WorkerPool(

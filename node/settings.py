@@ -196,6 +196,21 @@ class DeliverySettings(_Section):
     )
 
 
+class AlertsSettings(_Section):
+    """[alerts]: from when on something that has not ended is told, once, in log and timeline."""
+
+    study_seconds: PositiveFloat = Field(
+        900.0, description="Seconds after its quiet time that a study may wait to be routed."
+    )
+    job_seconds: PositiveFloat = Field(
+        7200.0, description="Seconds after its creation that a job may be queued or running."
+    )
+    delivery_seconds: PositiveFloat = Field(
+        3600.0, description="Seconds after its creation that a delivery may be on its way."
+    )
+    sweep_seconds: PositiveFloat = Field(30.0, description="Seconds between two looks.")
+
+
 class AdminSettings(_Section):
     """[admin]: the admin page and JSON API."""
 
@@ -226,6 +241,7 @@ class Settings(_Section):
     engines: EnginesSettings = EnginesSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+    alerts: AlertsSettings = AlertsSettings()
     admin: AdminSettings = AdminSettings()
 
     @field_validator("listeners")

@@ -34,8 +34,8 @@ def test_the_reference_in_the_readme_is_up_to_date(generator: ModuleType) -> Non
 @pytest.mark.parametrize(
     "row",
     [
-        '| `node.name` | text ≤ 16 characters | `"WETREAD"` | Station name in results (SH, 16); each '
-        "node that shares a database has its own. |",
+        '| `node.name` | text ≤ 16 characters | `"WETREAD"` | '
+        "Station name in results (SH, 16); each node that shares a database has its own. |",
         "| `completion.quiet[].seconds` | number > 0 | required | Quiet time in seconds. |",
         "| `admin.enabled` | true or false | `true` | Serve them. |",
         "#### `[listeners.dimse]`",

@@ -1,0 +1,130 @@
+"""What is past its deadline, each told once (invariant 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Select, exists, select
+from sqlalchemy.orm import Session
+
+from storage.database import Database
+from storage.events import Clock, append_event
+from storage.models import Delivery, Event, Job, Result, Study
+from storage.states import DeliveryState, JobState, StudyState
+
+ACTION = "alert.overdue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverdueLimits:
+    """How long an item may stay in a state that is not an end. Seconds.
+
+    `study` counts from the moment a study should have been complete; `job` and `delivery` from
+    their creation.
+    """
+
+    study: float
+    job: float
+    delivery: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """One item past its deadline, for an alert. `since` is the moment its time began."""
+
+    kind: str  # "study", "job" or "delivery"
+    id: int
+    study_id: int
+    state: str
+    since: datetime
+
+
+class OverdueStore:
+    """Finds items past their deadline and writes one alert for each onto its timeline."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def raise_alerts(self, limits: OverdueLimits) -> Sequence[Overdue]:
+        """Return what is past its deadline and was not told before; a second call returns nothing.
+
+        A study is told again when a new instance came after the alert.
+        """
+        now = self._clock()
+        with self._database.transaction() as session:
+            found = [
+                *_studies(session, now - timedelta(seconds=limits.study)),
+                *_jobs(session, now - timedelta(seconds=limits.job)),
+                *_deliveries(session, now - timedelta(seconds=limits.delivery)),
+            ]
+            for item in found:
+                append_event(
+                    session,
+                    now,
+                    ACTION,
+                    study_id=item.study_id,
+                    job_id=item.id if item.kind == "job" else None,
+                    delivery_id=item.id if item.kind == "delivery" else None,
+                    details={
+                        "kind": item.kind,
+                        "state": item.state,
+                        "seconds": round((now - item.since).total_seconds()),
+                    },
+                )
+            return found
+
+
+def _studies(session: Session, before: datetime) -> list[Overdue]:
+    told = exists().where(
+        Event.study_id == Study.id,
+        Event.action == ACTION,
+        Event.job_id.is_(None),
+        Event.delivery_id.is_(None),
+        Event.at > Study.last_received_at,
+    )
+    states = (StudyState.RECEIVING.value, StudyState.COMPLETE.value)
+    query = select(Study.id, Study.id, Study.state, Study.complete_after).where(
+        Study.state.in_(states), Study.complete_after < before, ~told
+    )
+    return _found(session, "study", query)
+
+
+def _jobs(session: Session, before: datetime) -> list[Overdue]:
+    states = (JobState.QUEUED.value, JobState.RUNNING.value)
+    query = select(Job.id, Job.study_id, Job.state, Job.created_at).where(
+        Job.state.in_(states), Job.created_at < before, ~_told(Event.job_id == Job.id)
+    )
+    return _found(session, "job", query)
+
+
+def _deliveries(session: Session, before: datetime) -> list[Overdue]:
+    states = (
+        DeliveryState.QUEUED.value,
+        DeliveryState.SENDING.value,
+        DeliveryState.PARKED.value,
+    )
+    query = (
+        select(Delivery.id, Job.study_id, Delivery.state, Delivery.created_at)
+        .join(Result, Delivery.result_id == Result.id)
+        .join(Job, Result.job_id == Job.id)
+        .where(
+            Delivery.state.in_(states),
+            Delivery.created_at < before,
+            ~_told(Event.delivery_id == Delivery.id),
+        )
+    )
+    return _found(session, "delivery", query)
+
+
+def _told(same: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(Event.action == ACTION, same)
+
+
+def _found(session: Session, kind: str, query: Select[int, int, str, datetime]) -> list[Overdue]:
+    return [
+        Overdue(kind=kind, id=item, study_id=study_id, state=state, since=since)
+        for item, study_id, state, since in session.execute(query)
+    ]
