@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from node.pacs import StandInPacs
 from storage.records import JobRecord
@@ -231,3 +232,36 @@ def test_hung_engine_is_killed_and_harms_nobody(tmp_path: Path, pacs: StandInPac
         assert outcome["ct-body-composition"].state in {JobState.SUCCEEDED, JobState.REFUSED}
         assert [job.state for job in jobs_of(node, study_of(plain))] == [JobState.SUCCEEDED] * 2
         assert node.stop() == 0
+
+
+def test_no_patient_data_reaches_the_log_or_a_timeline(tmp_path: Path, node: NodeProcess) -> None:
+    files = make_ct_series(tmp_path / "ct", slices=5, rows=64, columns=64)
+    canaries = {
+        "PatientName": "CANARY^NAME",
+        "PatientID": "CANARY-ID",
+        "PatientBirthDate": "19010203",
+    }
+    for file in files:
+        dataset = dcmread(file)
+        for keyword, value in canaries.items():
+            setattr(dataset, keyword, value)
+        dataset.StudyDescription = dataset.SeriesDescription = "CANARY-TEXT"
+        dataset.save_as(file)
+    unreadable = dcmread(files[0])
+    del unreadable.SeriesInstanceUID  # refused and quarantined: that path must keep quiet, too
+    unreadable.SOPInstanceUID = UID("1.2.3.4")
+    unreadable.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4")
+    path = tmp_path / "unreadable.dcm"
+    unreadable.save_as(path)
+    assert send(node.port, [*files, path]) == files
+    record = node.wait_settled(study_of(files))
+    stores = node.stores()
+    try:
+        told = str(stores.events.timeline(record.id)) + str(stores.events.recent(1000))
+        jobs = str(stores.jobs.list(study_id=record.id))
+    finally:
+        stores.database.close()
+    assert "study_id" in node.log()
+    for text in (node.log(), told, jobs):
+        assert "CANARY" not in text
+        assert "19010203" not in text
