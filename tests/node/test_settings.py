@@ -53,7 +53,7 @@ def refusal(file: Path, text: str) -> str:
         ("", "listeners: at least one way in is needed, such as [listeners.dimse]"),
         ("[listeners]", "listeners: at least one way in is needed, such as [listeners.dimse]"),
         ("listeners = 5", "listeners: must be a table"),
-        (DOOR + "[listener]", "listener: is not known here; known are admin, alerts, completion, data"),
+        (DOOR + "[listener]", "listener: is not known here; known are admin, alerts, completion"),
         (
             DOOR + "[worker]\nproceses = 1",
             "worker.proceses: is not known here; known are idle_seconds, lease_seconds, max_atte",
