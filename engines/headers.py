@@ -19,15 +19,16 @@ from typing import Final
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
 
 from engines.images import InstanceFile, SourceFrame, Vector
 from engines.refusals import Reason, SeriesRefusedError
 
 READ_ERRORS: Final = (
-    InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError,
-    AttributeError, NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error,
+    InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, KeyError,
+    IndexError, AttributeError, NotImplementedError, OverflowError, RecursionError,
+    struct.error, zlib.error,
 )  # fmt: skip
 ALWAYS_LOSSY: Final = frozenset(
     {

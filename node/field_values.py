@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 
 from node.fields import FieldPath, Step, parse_field
@@ -23,6 +23,9 @@ LONGEST_VALUE: Final = 64 << 10
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 PARSER_ERRORS: Final = (
     InvalidDicomError,
+    BytesLengthException,
+    IndexError,
+    OverflowError,
     OSError,
     EOFError,
     ValueError,

@@ -24,7 +24,7 @@ from node.routing import (
     decide,
     parse_rules,
 )
-from node.sandbox import Deadlines, Sandbox, SandboxCrash, SandboxDeadline
+from node.sandbox import Deadlines, Sandbox, SandboxCrash, SandboxDeadline, SandboxFailed
 from storage.objects import ObjectStore
 from storage.records import InstanceRecord, NewJob, Routing, StudyRecord
 from storage.records import JsonValue as StoredJson
@@ -180,7 +180,7 @@ class Planner:
     ) -> Mapping[str, Mapping[str, JsonValue]]:
         try:
             return self._ask(batch, fields, READ_DEADLINES)
-        except (SandboxCrash, SandboxDeadline):
+        except (SandboxCrash, SandboxDeadline, SandboxFailed):
             log.warning("headers.batch_failed", instances=len(batch))
         return {item.sop_instance_uid: self._read_one(item, fields) for item in batch}
 
@@ -188,7 +188,7 @@ class Planner:
         """Read one header alone, so that a poisonous one is known and its siblings are not."""
         try:
             return self._ask([item], fields, ONE_FILE_DEADLINES)[item.sop_instance_uid]
-        except (SandboxCrash, SandboxDeadline) as error:
+        except (SandboxCrash, SandboxDeadline, SandboxFailed) as error:
             return {"error": f"the header could not be read: {error}"}
 
     def _ask(

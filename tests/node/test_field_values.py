@@ -69,3 +69,12 @@ def test_field_that_names_nothing_is_refused(text: str) -> None:
 def test_misspelt_keyword_is_told_what_may_be_meant() -> None:
     with pytest.raises(FieldError, match="Modality"):
         parse_field("Modalty")
+
+
+def test_value_of_a_wrong_length_is_told_and_does_not_escape(file: Path) -> None:
+    content = file.read_bytes()
+    right = b"\x28\x00\x00\x01US\x02\x00\x10\x00"  # (0028,0100) Bits Allocated
+    assert right in content
+    file.write_bytes(content.replace(right, b"\x28\x00\x00\x01US\x01\x00\x10"))
+    with pytest.raises(FieldValuesError):
+        read_values(file, ["BitsAllocated"])
