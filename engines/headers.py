@@ -6,6 +6,7 @@ shared functional groups (PS3.3 C.7.6.16.1).
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import struct
@@ -14,8 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -124,7 +124,7 @@ def read_headers(file: InstanceFile, *, byte_limit: int) -> tuple[FrameHeader, .
         SeriesRefusedError: unreadable, larger than `byte_limit`, no pixel attributes, functional
             groups that do not match the number of frames, numbers that are not finite.
     """
-    dataset = read_dataset(file.path, byte_limit=byte_limit, with_pixels=False)
+    dataset = read_dataset(file, byte_limit=byte_limit, with_pixels=False)
     try:
         with quiet():
             return tuple(_frames(dataset, file, byte_limit))
@@ -134,7 +134,7 @@ def read_headers(file: InstanceFile, *, byte_limit: int) -> tuple[FrameHeader, .
         ) from error
 
 
-def read_dataset(path: Path, *, byte_limit: int, with_pixels: bool) -> Dataset:
+def read_dataset(file: InstanceFile, *, byte_limit: int, with_pixels: bool) -> Dataset:
     """Parse one file within `byte_limit` bytes of memory.
 
     Raises:
@@ -142,9 +142,10 @@ def read_dataset(path: Path, *, byte_limit: int, with_pixels: bool) -> Dataset:
             inflated).
     """
     try:
-        _check_size(path, byte_limit)
-        with quiet():
-            return pydicom.dcmread(path, stop_before_pixels=not with_pixels)
+        with file.open() as stream, quiet():
+            _check_size(stream, byte_limit)
+            stream.seek(0)
+            return pydicom.dcmread(stream, stop_before_pixels=not with_pixels)
     except READ_ERRORS as error:
         raise SeriesRefusedError(
             Reason.UNREADABLE, f"an image is not a readable DICOM file ({_kind(error)})"
@@ -165,27 +166,29 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _check_size(path: Path, byte_limit: int) -> None:
-    size = path.stat().st_size
-    meta = pydicom.filereader.read_file_meta_info(path)
+def _check_size(stream: BinaryIO, byte_limit: int) -> None:
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    pydicom.filereader.read_preamble(stream, False)
+    meta = pydicom.filereader._read_file_meta_info(stream)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        size = _inflated_size(path, 144 + int(meta.FileMetaInformationGroupLength), byte_limit)
+        start = 144 + int(meta.FileMetaInformationGroupLength)
+        size = _inflated_size(stream, start, byte_limit)
     if size > byte_limit:
         raise SeriesRefusedError(
             Reason.TOO_LARGE, f"an image has more than {byte_limit >> 20} MiB of data"
         )
 
 
-def _inflated_size(path: Path, start: int, byte_limit: int) -> int:
+def _inflated_size(stream: BinaryIO, start: int, byte_limit: int) -> int:
     """Count what a deflated data set inflates to, keeping nothing and stopping past the limit."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     size, chunk = 0, 1 << 20
-    with path.open("rb") as stream:
-        stream.seek(start)
-        data = stream.read(chunk)
-        while data and size <= byte_limit and not inflate.eof:
-            size += len(inflate.decompress(data, chunk))
-            data = inflate.unconsumed_tail or stream.read(chunk)
+    stream.seek(start)
+    data = stream.read(chunk)
+    while data and size <= byte_limit and not inflate.eof:
+        size += len(inflate.decompress(data, chunk))
+        data = inflate.unconsumed_tail or stream.read(chunk)
     return size
 
 

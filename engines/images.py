@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from engines.byte_range import open_range
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 VoxelArray: TypeAlias = npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -17,11 +19,24 @@ Vector: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceFile:
-    """One instance of a series, as the node hands it to an engine: a DICOM file (PS3.10)."""
+    """One instance of a series, as the node hands it to an engine: a DICOM file (PS3.10).
+
+    It is the bytes [offset, offset + length) of `path`; `length` None: to the end of the file.
+    """
 
     path: Path
     sop_instance_uid: str
     sop_class_uid: str
+    offset: int = 0
+    length: int | None = None
+
+    def open(self) -> BinaryIO:
+        """Open the DICOM file.
+
+        Raises:
+            OSError
+        """
+        return open_range(self.path, self.offset, self.length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

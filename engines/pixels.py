@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -15,7 +14,7 @@ from pydicom.uid import UID
 
 from engines.codestream import claimed_size
 from engines.headers import READ_ERRORS, FrameHeader, PixelFormat, quiet, read_dataset
-from engines.images import BoolArray, VoxelArray
+from engines.images import BoolArray, InstanceFile, VoxelArray
 from engines.refusals import Reason, SeriesRefusedError
 
 Stored: TypeAlias = npt.NDArray[np.signedinteger | np.unsignedinteger]
@@ -38,8 +37,8 @@ def read_voxels(frames: Sequence[FrameHeader], *, byte_limit: int) -> tuple[Voxe
     shape = (len(frames), form.rows, form.columns)
     voxels: VoxelArray = np.empty(shape, np.int16) if whole else np.empty(shape, np.float32)
     valid = np.ones(shape, np.bool_)
-    for path, members in _by_file(frames).items():
-        for index, stored in _decoded(path, [frames[i] for i in members], byte_limit):
+    for file, members in _by_file(frames).items():
+        for index, stored in _decoded(file, [frames[i] for i in members], byte_limit):
             slot = members[index]
             header = frames[slot]
             if header.pixels.padding is not None:
@@ -49,10 +48,10 @@ def read_voxels(frames: Sequence[FrameHeader], *, byte_limit: int) -> tuple[Voxe
     return voxels, valid
 
 
-def _by_file(frames: Sequence[FrameHeader]) -> dict[Path, list[int]]:
-    found: dict[Path, list[int]] = {}
+def _by_file(frames: Sequence[FrameHeader]) -> dict[InstanceFile, list[int]]:
+    found: dict[InstanceFile, list[int]] = {}
     for slot, frame in enumerate(frames):
-        found.setdefault(frame.file.path, []).append(slot)
+        found.setdefault(frame.file, []).append(slot)
     return found
 
 
@@ -83,10 +82,10 @@ def _rescale_into(target: VoxelArray, stored: Stored, rescale: tuple[float, floa
 
 
 def _decoded(
-    path: Path, headers: Sequence[FrameHeader], byte_limit: int
+    file: InstanceFile, headers: Sequence[FrameHeader], byte_limit: int
 ) -> Iterator[tuple[int, Stored]]:
     """Yield (index into `headers`, stored values [row, column]) of the frames of one file."""
-    dataset = read_dataset(path, byte_limit=byte_limit, with_pixels=True)
+    dataset = read_dataset(file, byte_limit=byte_limit, with_pixels=True)
     form = headers[0].pixels
     _check_format(form)
     if "PixelData" not in dataset or not dataset.PixelData:

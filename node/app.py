@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -24,7 +23,7 @@ from node.clock import Clock, system_clock
 from node.completion import Completion
 from node.dispatch import Dispatcher, DispatchLimits
 from node.doors import build_listeners, build_targets
-from node.ingest import StudyIngest
+from node.ingest import IngestLimits, OwnDevice, StudyIngest, tell
 from node.interfaces import DeliveryTarget, DeviceIdentity, Listener, PluginSettings
 from node.planning import Planner, RuleBooks, read_rules
 from node.pool import WorkerPool
@@ -32,80 +31,20 @@ from node.reconcile import Reconciliation
 from node.sandbox import Sandbox
 from node.scheduler import Scheduler, Sweep
 from node.settings import Settings, quiet_seconds_for
+from node.stores import Stores, open_stores, prepare
 from node.worker import Worker, WorkerLimits
-from storage.associations import AssociationStore
-from storage.database import Database, check_schema, downgrade, migrate
-from storage.deliveries import DeliveryStore
-from storage.engines import EngineStore
-from storage.events import EventStore
-from storage.jobs import JobStore
-from storage.objects import ObjectStore
+from storage.indexing import Indexer
 from storage.overdue import OverdueLimits, OverdueStore
+from storage.pack_keeper import PackKeeper
 from storage.records import StorageError
-from storage.rules import RuleStore
-from storage.studies import StudyStore
 
 MANUFACTURER: Final = "wetread"
 MODEL: Final = "wetread"
 HEADER_MEMORY_MIB: Final = 2048
+FLUSH_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 5.0
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stores:
-    """Everything that keeps state."""
-
-    database: Database
-    objects: ObjectStore
-    associations: AssociationStore
-    studies: StudyStore
-    jobs: JobStore
-    deliveries: DeliveryStore
-    rules: RuleStore
-    engines: EngineStore
-    events: EventStore
-
-
-def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
-    """Open the stores of a node; the database must have this version's schema.
-
-    Raises:
-        SchemaError: saying what to run.
-    """
-    url = settings.database_url()
-    check_schema(url)
-    database = Database(url)
-    return Stores(
-        database=database,
-        objects=ObjectStore(settings.node.data_dir / "objects"),
-        associations=AssociationStore(database, clock, owner=settings.node.name),
-        studies=StudyStore(database, clock),
-        jobs=JobStore(database, clock),
-        deliveries=DeliveryStore(database, clock),
-        rules=RuleStore(database, clock),
-        engines=EngineStore(database, clock),
-        events=EventStore(database, clock),
-    )
-
-
-def prepare(settings: Settings) -> None:
-    """Make the data folder and, on SQLite, bring the schema up to date.
-
-    A PostgreSQL schema is shared by several nodes: there a person runs `wetread migrate`.
-    """
-    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
-    if settings.database_url().startswith("sqlite"):
-        migrate(settings.database_url())
-
-
-def move_schema(settings: Settings, revision: str, *, down: bool) -> None:
-    """Bring the schema to a revision, or back to an older one (`wetread migrate`)."""
-    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
-    if down:
-        downgrade(settings.database_url(), revision)
-    else:
-        migrate(settings.database_url(), revision)
 
 
 def software_version() -> str:
@@ -161,10 +100,14 @@ class Node:
         self.stores = open_stores(self.settings, self._clock)
         self._closers.callback(self.stores.database.close)
         self._load_engines_and_rules()
-        ingest = self._build_ingest()
-        self._reconcile(ingest)
+        indexer = Indexer(
+            self.stores.database, self._clock, owner=self.settings.node.name, tell=tell
+        )
+        ingest = self._build_ingest(indexer)
+        self._reconcile(indexer)
+        self._start_keeping(indexer)
         self._start_dispatchers()
-        self._start_sweeps()
+        self._start_sweeps(ingest)
         self._start_workers()
         self._start_listeners(ingest)
         self._start_admin()
@@ -185,30 +128,51 @@ class Node:
         )
         self.stores.rules.save(path.read_text(encoding="utf-8"), by="start-up")
 
-    def _build_ingest(self) -> StudyIngest:
+    def _build_ingest(self, indexer: Indexer) -> StudyIngest:
         storage = self.settings.storage
         return StudyIngest(
-            objects=self.stores.objects,
-            studies=self.stores.studies,
-            associations=self.stores.associations,
+            packs=self.stores.packs,
+            indexer=indexer,
             quiet_time=lambda modality, ae: quiet_seconds_for(self.settings, modality, ae),
-            max_object_bytes=storage.max_object_mib << 20,
-            reserve_bytes=storage.reserve_mib << 20,
+            limits=IngestLimits(
+                max_object_bytes=storage.max_object_mib << 20,
+                reserve_bytes=storage.reserve_mib << 20,
+                behind_bytes=storage.behind_mib << 20,
+            ),
+            own_device=OwnDevice(manufacturer=MANUFACTURER, model=MODEL),
+            clock=self._clock,
         )
 
-    def _reconcile(self, ingest: StudyIngest) -> None:
+    def _reconcile(self, indexer: Indexer) -> None:
         staging = staging_folder(self.settings)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         Reconciliation(
+            packs=self.stores.packs,
             objects=self.stores.objects,
             studies=self.stores.studies,
             associations=self.stores.associations,
+            indexer=indexer,
             events=self.stores.events,
-            ingest=ingest,
             clock=self._clock,
-            own_model=MODEL,
         ).run()
+
+    def _start_keeping(self, indexer: Indexer) -> None:
+        """Start what writes rows behind the packs, and what keeps packs ready."""
+        packs, storage = self.stores.packs, self.settings.storage
+        self._closers.callback(packs.close)
+        room = (storage.reserve_mib + storage.pack_mib) << 20
+        keeper = PackKeeper(
+            packs,
+            spares=storage.spare_packs,
+            flush_seconds=None if storage.durability == "sync" else FLUSH_SECONDS,
+            room=lambda: packs.free_bytes() > room,
+            tell=lambda reason: log.error("packs.not_kept", reason=reason),
+        )
+        keeper.start()
+        self._closers.callback(keeper.stop)
+        indexer.start()
+        self._closers.callback(indexer.stop)
 
     def _start_dispatchers(self) -> None:
         targets = build_targets(self.settings)
@@ -239,16 +203,8 @@ class Node:
             ),
         )
 
-    def _start_sweeps(self) -> None:
-        planner = Planner(
-            studies=self.stores.studies,
-            objects=self.stores.objects,
-            rules=RuleBooks(self.stores.rules),
-            sandbox=self._header_sandbox,
-            clock=self._clock,
-            max_attempts=self.settings.worker.max_attempts,
-        )
-        completion = Completion(studies=self.stores.studies, planner=planner, clock=self._clock)
+    def _start_sweeps(self, ingest: StudyIngest) -> None:
+        completion = self._completion(ingest)
         seconds = self.settings.completion.sweep_seconds
         scheduler = Scheduler(
             (
@@ -276,6 +232,22 @@ class Node:
         )
         scheduler.start()
         self._closers.callback(scheduler.stop)
+
+    def _completion(self, ingest: StudyIngest) -> Completion:
+        planner = Planner(
+            studies=self.stores.studies,
+            packs=self.stores.packs,
+            rules=RuleBooks(self.stores.rules),
+            sandbox=self._header_sandbox,
+            clock=self._clock,
+            max_attempts=self.settings.worker.max_attempts,
+        )
+        return Completion(
+            studies=self.stores.studies,
+            planner=planner,
+            clock=self._clock,
+            settled=lambda: ingest.settle(SETTLE_SECONDS),
+        )
 
     def _alerts(self) -> Alerts:
         alerts = self.settings.alerts
@@ -344,7 +316,7 @@ class Node:
             self.stores.jobs.counts()
         except StorageError as error:
             database = f"not available: {type(error).__name__}"
-        low = self.stores.objects.free_bytes() < self.settings.storage.reserve_mib << 20
+        low = self.stores.packs.free_bytes() < self.settings.storage.reserve_mib << 20
         return {
             "database": database,
             "disk": "full up to the reserve: C-STORE is answered 0xA700" if low else "",
@@ -383,6 +355,7 @@ def make_workers(settings: Settings, stores: Stores, catalogue: Catalogue) -> li
             name=f"{settings.node.name}-{os.getpid()}-{index}",
             jobs=stores.jobs,
             events=stores.events,
+            packs=stores.packs,
             objects=stores.objects,
             engines=catalogue.active,
             device=device_identity(settings),

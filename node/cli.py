@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from node import app as composition
 from node.catalogue import read_packages
 from node.cli_engines import engines_app
+from node.cli_export import export
 from node.cli_rules import rules_app
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, err, open_settings, out
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
@@ -24,6 +25,7 @@ from node.log import configure_logging
 from node.pacs import StandInPacs
 from node.planning import read_rules
 from node.settings import SettingsError, load_settings
+from node.stores import move_schema, open_stores
 
 app = typer.Typer(
     name="wetread",
@@ -34,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(rules_app, name="rules")
 app.add_typer(engines_app, name="engines")
+app.command()(export)
 
 
 def main() -> None:
@@ -74,7 +77,7 @@ def worker(config: ConfigOption = DEFAULT_CONFIG) -> None:
                 "database.url: a separate worker needs PostgreSQL; on SQLite the node's own "
                 "workers are the only ones that may write"
             )
-        pool = composition.make_pool(settings, composition.open_stores(settings))
+        pool = composition.make_pool(settings, open_stores(settings))
         pool.start()
         try:
             _wait_for_signal()
@@ -199,7 +202,7 @@ def migrate_command(
 ) -> None:
     """Bring the database schema to this version, or back to an older one."""
     with clear_errors():
-        composition.move_schema(load_settings(config), revision, down=down)
+        move_schema(load_settings(config), revision, down=down)
         out.print(f"schema: {revision}", markup=False)
 
 
@@ -212,7 +215,7 @@ def studies(
 ) -> None:
     """List studies with their state."""
     with clear_errors():
-        stores = composition.open_stores(load_settings(config))
+        stores = open_stores(load_settings(config))
         table = Table(
             Column("study", no_wrap=True, min_width=64),
             *("modalities", "instances", "revision", "state", "received", "reason"),
@@ -237,7 +240,7 @@ def timeline(
 ) -> None:
     """Show everything that happened to one study."""
     with clear_errors():
-        stores = composition.open_stores(load_settings(config))
+        stores = open_stores(load_settings(config))
         record = stores.studies.get(study)
         table = Table("time (UTC)", "event", "job", "delivery", "by", "details")
         for event in stores.events.timeline(record.id):
@@ -261,7 +264,7 @@ def complete(
 ) -> None:
     """Take a study that is still receiving for complete now, whatever its quiet time."""
     with clear_errors():
-        stores = composition.open_stores(load_settings(config))
+        stores = open_stores(load_settings(config))
         record = stores.studies.complete_now(study, by=by)
         out.print(f"revision {record.revision}: {record.state.value}", markup=False)
 
@@ -275,6 +278,6 @@ def replay(
 ) -> None:
     """Route and read a study again, as a new revision that supersedes the old results."""
     with clear_errors():
-        stores = composition.open_stores(load_settings(config))
+        stores = open_stores(load_settings(config))
         record = stores.studies.reopen(study, reason=reason, by="command line")
         out.print(f"revision {record.revision} opened; a running node takes it up", markup=False)

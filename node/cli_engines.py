@@ -10,6 +10,7 @@ from node.catalogue import Catalogue, read_packages
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, out
 from node.sandbox import Sandbox
 from node.settings import load_settings
+from node.stores import open_stores, prepare
 
 engines_app = typer.Typer(help="Engine packages.", no_args_is_help=True)
 
@@ -37,8 +38,8 @@ def engines_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the golden case of every engine package on this machine."""
     with clear_errors():
         settings = load_settings(config)
-        composition.prepare(settings)
-        stores = composition.open_stores(settings)
+        prepare(settings)
+        stores = open_stores(settings)
         sandbox = Sandbox(memory_mib=settings.worker.memory_mib)
         catalogue = Catalogue(
             folders=composition.engine_folders(settings),

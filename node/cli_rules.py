@@ -19,6 +19,7 @@ from node.planning import NoRulesError, Planner, RuleBooks, read_rules
 from node.routing import parse_rules
 from node.sandbox import Sandbox
 from node.settings import load_settings
+from node.stores import open_stores
 
 rules_app = typer.Typer(help="Routing rules.", no_args_is_help=True)
 
@@ -55,11 +56,11 @@ def rules_explain(
     """Say what the rules in force decide for a study: each condition, value found and verdict."""
     with clear_errors():
         settings = load_settings(config)
-        stores = composition.open_stores(settings)
+        stores = open_stores(settings)
         sandbox = Sandbox(memory_mib=composition.HEADER_MEMORY_MIB)
         planner = Planner(
             studies=stores.studies,
-            objects=stores.objects,
+            packs=stores.packs,
             rules=RuleBooks(stores.rules),
             sandbox=sandbox,
             clock=system_clock,
@@ -81,7 +82,7 @@ def rules_explain(
 def rules_show(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Print the rules in force, with their revision."""
     with clear_errors():
-        current = composition.open_stores(load_settings(config)).rules.current()
+        current = open_stores(load_settings(config)).rules.current()
         if current is None:
             raise NoRulesError("no rules were ever loaded")
         sys.stdout.write(f"# revision {current.revision}, {current.created_at:%Y-%m-%d %H:%M}Z\n")

@@ -22,16 +22,26 @@ log = structlog.get_logger()
 class Completion:
     """Closes studies that fell quiet and routes those that are closed."""
 
-    def __init__(self, *, studies: StudyStore, planner: Planner, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        studies: StudyStore,
+        planner: Planner,
+        clock: Clock,
+        settled: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Close studies once `settled` says that what was acknowledged is durable and indexed."""
         self._studies = studies
         self._planner = planner
         self._clock = clock
+        self._settled = settled
         self._told_no_rules = False
 
     def sweep(self) -> None:
         """Complete what is due, route what is complete. One bad study stops no other."""
-        for study in self._studies.due():
-            self._guarded(study, self._complete)
+        if self._studies.due(limit=1) and self._settled():
+            for study in self._studies.due():
+                self._guarded(study, self._complete)
         for study in self._studies.to_route():
             self._guarded(study, self._route)
 

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 
+from engines.byte_range import open_range
 from node.fields import FieldPath, Step, parse_field
 
 Value: TypeAlias = str | int | float
@@ -43,19 +44,22 @@ class FieldValuesError(Exception):
     """The header cannot be read; the message names the kind of error, and no value."""
 
 
-def read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path, offset: int = 0, length: int | None = None) -> Dataset:
     """Read a file's data set without its pixel data. Sandbox only.
 
     Raises:
         FieldValuesError: naming the kind of the parser's error.
     """
     try:
-        return dcmread(path, stop_before_pixels=True)
+        with open_range(path, offset, length) as file:
+            return dcmread(file, stop_before_pixels=True)
     except PARSER_ERRORS as error:
         raise FieldValuesError(f"not readable: {type(error).__name__}") from error
 
 
-def read_values(path: Path, fields: Collection[str]) -> Mapping[str, Values]:
+def read_values(
+    path: Path, fields: Collection[str], offset: int = 0, length: int | None = None
+) -> Mapping[str, Values]:
     """Read the values of some fields from a file. Sandbox only.
 
     None: absent. An empty tuple: there, without a value.
@@ -63,7 +67,7 @@ def read_values(path: Path, fields: Collection[str]) -> Mapping[str, Values]:
     Raises:
         FieldValuesError: naming the kind of the parser's error.
     """
-    dataset = read_dataset(path)
+    dataset = read_dataset(path, offset, length)
     try:
         return {field: _find(dataset, parse_field(field)) for field in fields}
     except PARSER_ERRORS as error:

@@ -1,44 +1,28 @@
-"""A bounded walk over the header of a data set: what the index wants, and nothing more.
+"""What the index wants of a header, and nothing more.
 
-What the listener does with bytes off the wire: it looks at top-level elements only, up to the last
-one it wants, within limits. Everything more belongs into the sandbox (`node.field_values`).
+All that the listener does with bytes off the wire is a bounded walk (`node.header_walk`).
+Everything more belongs into the sandbox (`node.field_values`).
+
+The slices of a series share nearly all of what the index wants: what is the same as in the header
+before is taken over, not decoded again.
 """
 
 from __future__ import annotations
 
-import io
 import re
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Final
 
 from pydicom.charset import decode_bytes, python_encoding
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.datadict import tag_for_keyword
 
+from node.header_walk import HeaderError, ReadBytes, shown, walk
 from storage.records import SeriesAttributes, StudyAttributes
 
-MOST_BYTES: Final = 4 << 20  # read, not skipped
-MOST_ELEMENTS: Final = 100_000
-DEEPEST: Final = 100
-LONGEST_VALUE: Final = 64 << 10
-LONGEST_UID: Final = 64
-UNDEFINED: Final = 0xFFFFFFFF
-ITEM: Final = 0xFFFEE000
-ITEM_END: Final = 0xFFFEE00D
-SEQUENCE_END: Final = 0xFFFEE0DD
-PIXEL_DATA: Final = 0x7FE00010
-LONG_FORM: Final = frozenset(
-    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-)
-"""Value representations with two reserved bytes and a 32-bit length (PS3.5 7.1.2)."""
+__all__ = ["HeaderError", "HeaderReader", "IndexHeader", "read_index_header"]
 
+LONGEST_UID: Final = 64
 UID_PATTERN: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 INDEXED: Final = (
@@ -68,10 +52,6 @@ INDEXED: Final = (
 )
 
 
-class HeaderError(Exception):
-    """The header cannot be read; the message names the tag or the limit, and no value."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexHeader:
     """What the index keeps of one instance."""
@@ -87,29 +67,60 @@ class IndexHeader:
     series: SeriesAttributes
 
 
-def read_index_header(data: BinaryIO, transfer_syntax_uid: str) -> IndexHeader:
-    """Read what the index wants from the start of a data set (no preamble, no file meta).
+class HeaderReader:
+    """Reads the headers that one association brings, one after the other."""
 
-    Raises:
-        HeaderError: the bytes are no data set in this transfer syntax, end too soon, exceed a
-            limit, or a UID is missing or malformed (PS3.5 9.1).
-    """
-    wanted = {_tag(keyword): keyword for keyword in INDEXED}
-    raw = _walk(data, transfer_syntax_uid, wanted)
-    encodings = _encodings(raw.get("SpecificCharacterSet", b""))
+    def __init__(self) -> None:
+        self._key: tuple[bytes | None, ...] = ()
+        self._study = StudyAttributes()
+        self._series = SeriesAttributes()
+        self._uids = ("", "")
 
-    def text(keyword: str) -> str:
-        return _text(raw.get(keyword, b""), encodings)
+    def read(
+        self, head: bytes | bytearray, size: int, read_bytes: ReadBytes, transfer_syntax_uid: str
+    ) -> IndexHeader:
+        """Read what the index wants of a data set (no preamble, no file meta).
 
-    return IndexHeader(
-        sop_class_uid=_uid(raw, "SOPClassUID"),
-        sop_instance_uid=_uid(raw, "SOPInstanceUID"),
-        study_instance_uid=_uid(raw, "StudyInstanceUID"),
-        series_instance_uid=_uid(raw, "SeriesInstanceUID"),
-        instance_number=text("InstanceNumber"),
-        manufacturer=text("Manufacturer"),
-        manufacturer_model_name=text("ManufacturerModelName"),
-        study=StudyAttributes(
+        Args:
+            head: its first bytes; where they do not suffice, `read_bytes` is asked for others.
+            size: its length in bytes.
+            read_bytes: reads any of its bytes.
+            transfer_syntax_uid: how it is encoded.
+
+        Raises:
+            HeaderError: the bytes are no data set in this transfer syntax, end too soon, exceed a
+                limit, or a UID is missing or malformed (PS3.5 9.1).
+        """
+        raw = walk(head, size, read_bytes, transfer_syntax_uid, WANTED)
+        key = tuple(map(raw.get, SHARED))
+        if key != self._key:
+            self._take(raw)
+            self._key = key
+        return IndexHeader(
+            sop_class_uid=_uid(raw, SOP_CLASS_UID),
+            sop_instance_uid=_uid(raw, SOP_INSTANCE_UID),
+            study_instance_uid=self._uids[0],
+            series_instance_uid=self._uids[1],
+            instance_number=_text(raw.get(INSTANCE_NUMBER, b""), ["ascii"]),
+            manufacturer=_text(raw.get(MANUFACTURER, b""), ["iso8859"]),
+            manufacturer_model_name=_text(raw.get(MODEL_NAME, b""), ["iso8859"]),
+            study=self._study,
+            series=self._series,
+        )
+
+    def _take(self, raw: Mapping[int, bytes]) -> None:
+        """Decode what the instances of a series have in common."""
+        self._key = ()
+        encodings = _encodings(raw.get(CHARACTER_SET, b""))
+
+        def text(keyword: str) -> str:
+            return _text(raw.get(_tag(keyword), b""), encodings)
+
+        self._uids = (
+            _uid(raw, _tag("StudyInstanceUID")),
+            _uid(raw, _tag("SeriesInstanceUID")),
+        )
+        self._study = StudyAttributes(
             patient_id=text("PatientID"),
             issuer_of_patient_id=text("IssuerOfPatientID"),
             patient_name=text("PatientName"),
@@ -121,144 +132,24 @@ def read_index_header(data: BinaryIO, transfer_syntax_uid: str) -> IndexHeader:
             study_time=text("StudyTime"),
             study_description=text("StudyDescription"),
             referring_physician_name=text("ReferringPhysicianName"),
-        ),
-        series=SeriesAttributes(
+        )
+        self._series = SeriesAttributes(
             modality=text("Modality"),
             series_number=text("SeriesNumber"),
             series_description=text("SeriesDescription"),
             body_part_examined=text("BodyPartExamined"),
-        ),
+        )
+
+
+def read_index_header(data: bytes, transfer_syntax_uid: str) -> IndexHeader:
+    """Read what the index wants of a data set that is in memory.
+
+    Raises:
+        HeaderError
+    """
+    return HeaderReader().read(
+        data, len(data), lambda start, length: data[start : start + length], transfer_syntax_uid
     )
-
-
-# ---------------------------------------------------------------- the walk
-
-
-def _walk(data: BinaryIO, transfer_syntax_uid: str, wanted: Mapping[int, str]) -> dict[str, bytes]:
-    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        data = _inflated(data)
-    walker = _Walker(
-        data,
-        implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
-        little=transfer_syntax_uid != ExplicitVRBigEndian,
-    )
-    return walker.collect(wanted)
-
-
-def _inflated(data: BinaryIO) -> BinaryIO:
-    """Return the first bytes of a deflated data set; never more than the limit."""
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        return io.BytesIO(inflate.decompress(data.read(MOST_BYTES), MOST_BYTES))
-    except zlib.error as error:
-        raise HeaderError("the data set is not deflated as its transfer syntax says") from error
-
-
-class _Walker:
-    """Reads element headers one after the other; skips values without reading them."""
-
-    def __init__(self, data: BinaryIO, *, implicit: bool, little: bool) -> None:
-        self._data = data
-        self._implicit = implicit
-        self._order = "<" if little else ">"
-        self._read_bytes = 0
-        self._elements = 0
-        here = data.tell()
-        self._end = data.seek(0, io.SEEK_END)
-        data.seek(here)
-
-    def collect(self, wanted: Mapping[int, str]) -> dict[str, bytes]:
-        """Return the raw values of the wanted tags, up to the last of them."""
-        found: dict[str, bytes] = {}
-        last = max(wanted)
-        while self._data.tell() < self._end:
-            tag = self._tag()
-            if tag > last:
-                break
-            vr, length = self._vr_and_length()
-            if length == UNDEFINED:
-                self._skip_sequence(implicit=self._implicit or vr == b"UN")
-            elif tag in wanted:
-                found[wanted[tag]] = self._value(tag, length)
-            else:
-                self._skip(length)
-        return found
-
-    def _read(self, count: int) -> bytes:
-        self._read_bytes += count
-        if self._read_bytes > MOST_BYTES:
-            raise HeaderError(f"the header is longer than {MOST_BYTES} bytes")
-        content = self._data.read(count)
-        if len(content) < count:
-            raise HeaderError("the data set ends inside an element")
-        return content
-
-    def _tag(self) -> int:
-        self._elements += 1
-        if self._elements > MOST_ELEMENTS:
-            raise HeaderError(f"the header has more than {MOST_ELEMENTS} elements")
-        group, element = struct.unpack(self._order + "HH", self._read(4))
-        return int(group) << 16 | int(element)
-
-    def _vr_and_length(self, *, implicit: bool | None = None) -> tuple[bytes, int]:
-        if self._implicit if implicit is None else implicit:
-            return b"", self._long()
-        vr = self._read(2)
-        if not (vr.isalpha() and vr.isupper()):
-            raise HeaderError("an element has no value representation: wrong transfer syntax?")
-        if vr in LONG_FORM:
-            self._read(2)
-            return vr, self._long()
-        (length,) = struct.unpack(self._order + "H", self._read(2))
-        return vr, int(length)
-
-    def _long(self) -> int:
-        (length,) = struct.unpack(self._order + "I", self._read(4))
-        return int(length)
-
-    def _value(self, tag: int, length: int) -> bytes:
-        if length > LONGEST_VALUE:
-            raise HeaderError(f"{_shown(tag)} is longer than {LONGEST_VALUE} bytes")
-        return self._read(length)
-
-    def _skip(self, length: int) -> None:
-        if self._data.tell() + length > self._end:
-            raise HeaderError("the data set ends inside an element")
-        self._data.seek(length, io.SEEK_CUR)
-
-    def _skip_sequence(self, *, implicit: bool) -> None:
-        """Skip a value of undefined length: items, and sequences in them (PS3.5 7.5)."""
-        stack = ["sequence"]
-        while stack:
-            if len(stack) > DEEPEST:
-                raise HeaderError(f"sequences are nested deeper than {DEEPEST}")
-            tag = self._tag()
-            if stack[-1] == "sequence":
-                self._in_sequence(tag, stack)
-            else:
-                self._in_item(tag, stack, implicit=implicit)
-
-    def _in_sequence(self, tag: int, stack: list[str]) -> None:
-        length = self._long()
-        if tag == SEQUENCE_END:
-            stack.pop()
-        elif tag != ITEM:
-            raise HeaderError(f"{_shown(tag)} stands where an item was expected")
-        elif length == UNDEFINED:
-            stack.append("item")
-        else:
-            self._skip(length)
-
-    def _in_item(self, tag: int, stack: list[str], *, implicit: bool) -> None:
-        if tag == ITEM_END:
-            self._long()
-            stack.pop()
-            return
-        _, length = self._vr_and_length(implicit=implicit)
-        if length == UNDEFINED:
-            stack.append("sequence")
-        else:
-            self._skip(length)
 
 
 def _tag(keyword: str) -> int:
@@ -268,17 +159,13 @@ def _tag(keyword: str) -> int:
     return tag
 
 
-def _shown(tag: int) -> str:
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {keyword_for_tag(tag)}".rstrip()
-
-
-def _uid(raw: Mapping[str, bytes], keyword: str) -> str:
-    value = raw.get(keyword, b"").rstrip(b"\0 ")
+def _uid(raw: Mapping[int, bytes], tag: int) -> str:
+    value = raw.get(tag, b"").rstrip(b"\0 ")
     if not value:
-        raise HeaderError(f"{_shown(_tag(keyword))} is missing")
+        raise HeaderError(f"{shown(tag)} is missing")
     text = value.decode("ascii", errors="replace")
     if len(text) > LONGEST_UID or not UID_PATTERN.fullmatch(text):
-        raise HeaderError(f"{_shown(_tag(keyword))} is not a valid UID")
+        raise HeaderError(f"{shown(tag)} is not a valid UID")
     return text
 
 
@@ -296,3 +183,18 @@ def _text(raw: bytes, encodings: list[str]) -> str:
     else:
         text = raw.decode(encodings[0], errors="replace")
     return CONTROL.sub(" ", text).strip()
+
+
+WANTED: Final = frozenset(map(_tag, INDEXED))
+SOP_CLASS_UID: Final = _tag("SOPClassUID")
+SOP_INSTANCE_UID: Final = _tag("SOPInstanceUID")
+INSTANCE_NUMBER: Final = _tag("InstanceNumber")
+MANUFACTURER: Final = _tag("Manufacturer")
+MODEL_NAME: Final = _tag("ManufacturerModelName")
+CHARACTER_SET: Final = _tag("SpecificCharacterSet")
+SHARED: Final = tuple(
+    tag
+    for tag in sorted(WANTED)
+    if tag not in {SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER, MANUFACTURER, MODEL_NAME}
+)
+"""What the instances of a series have in common."""

@@ -156,6 +156,8 @@ def _run(engine: Engine, job: JobRequest) -> Outcome:
     files = [
         InstanceFile(
             path=item.path,
+            offset=item.offset,
+            length=item.length,
             sop_instance_uid=item.sop_instance_uid,
             sop_class_uid=item.sop_class_uid,
         )
@@ -191,10 +193,11 @@ def _context(job: JobRequest, package: EnginePackage, outcome: Outcome) -> Resul
 
 def _sources(job: JobRequest, outcome: Outcome) -> tuple[Dataset, ...]:
     """Read the headers of what the outcome refers to, each instance once, in its order."""
-    paths = {item.sop_instance_uid: item.path for item in job.instances}
+    files = {item.sop_instance_uid: item for item in job.instances}
     uids = dict.fromkeys(source.sop_instance_uid for source in outcome.sources)
-    wanted: Sequence[str] = tuple(uids) or tuple(paths)
-    return tuple(read_dataset(paths[uid]) for uid in wanted)
+    wanted: Sequence[str] = tuple(uids) or tuple(files)
+    found = [files[uid] for uid in wanted]
+    return tuple(read_dataset(file.path, file.offset, file.length) for file in found)
 
 
 def _write(context: ResultContext, staging: Path, stages: _Stages) -> tuple[ResultMessage, ...]:

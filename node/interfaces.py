@@ -59,23 +59,32 @@ class CannotUnderstand(IngestError):
     status = 0xC000
 
 
+class InvalidInstance(IngestError):
+    """The SOP Instance UID in the command is no UID (PS3.7 9.1.1.1.9, PS3.5 9.1)."""
+
+    status = 0x0117
+
+
+class TooLarge(OutOfResources):
+    """The object is larger than the limit; a sender that goes on may be cut off."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where an instance came from. For ways in other than DIMSE the AE titles may be empty."""
+    """Where instances come from. For ways in other than DIMSE the AE titles may be empty."""
 
     listener: str
     calling_ae: str = ""
     called_ae: str = ""
     peer_address: str = ""
-    association_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One instance at the door.
+    """One instance at the door, whole.
 
     `data` yields the data set bytes exactly as they came: no preamble, no file meta group.
-    `sop_class_uid` and `sop_instance_uid` are what the command (or the file meta) claims.
+    `sop_class_uid` and `sop_instance_uid` are what the file meta claims.
     """
 
     source: Source
@@ -85,23 +94,67 @@ class Received:
     data: BinaryIO
 
 
+class Intake(ABC):
+    """What one association brings, instance by instance; for one thread at a time.
+
+    `begin`, any number of `write`, then `finish` or `abandon`. After an error of `begin` or `write`
+    the instance is given up: nothing more is called for it.
+    """
+
+    @abstractmethod
+    def begin(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
+        """Start an instance, as the command names it.
+
+        Raises:
+            IngestError: with the status to answer; no byte was written.
+        """
+
+    @abstractmethod
+    def write(self, pieces: Sequence[memoryview]) -> None:
+        """Take bytes of the data set exactly as they came; the buffers are free afterwards.
+
+        Raises:
+            IngestError: with the status to answer.
+        """
+
+    @abstractmethod
+    def finish(self, pieces: Sequence[memoryview] = ()) -> None:
+        """Take the last bytes; when this returns the instance may be acknowledged.
+
+        Raises:
+            IngestError: with the status to answer; nothing was acknowledged.
+        """
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Give the open instance up, if there is one: its sender vanished."""
+
+    @abstractmethod
+    def settle(self, seconds: float) -> None:
+        """Wait, no longer than this, until all that was acknowledged can be found in the index."""
+
+    @abstractmethod
+    def close(self, *, aborted: bool) -> None:
+        """End: the association was released, or not."""
+
+
 class Ingest(ABC):
     """The one way in. Implemented by `node.ingest`, faked in tests of listeners."""
 
     @abstractmethod
-    def association_opened(self, source: Source) -> int:
-        """Record that an association was accepted; return its id."""
+    def open(self, source: Source) -> Intake:
+        """Note that an association was accepted: until its intake closes it holds its studies open.
 
-    @abstractmethod
-    def association_closed(self, association_id: int, *, aborted: bool) -> None:
-        """Record how an association ended."""
+        Raises:
+            OutOfResources: nothing can be taken now.
+        """
 
     @abstractmethod
     def accept(self, received: Received) -> None:
-        """Make one instance durable and indexed; when this returns it may be acknowledged.
+        """Make one instance durable and indexed, outside any association.
 
         Raises:
-            IngestError: with the status to answer; nothing was acknowledged.
+            IngestError: with the status that says why not.
         """
 
 

@@ -12,10 +12,17 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class InstanceMessage(_Message):
-    """One instance of the job's series."""
+class FileMessage(_Message):
+    """A DICOM file: bytes of a file that may hold others too; `length` None: to its end."""
 
     path: Path
+    offset: int = 0
+    length: int | None = None
+
+
+class InstanceMessage(FileMessage):
+    """One instance of the job's series."""
+
     sop_instance_uid: str
     sop_class_uid: str
 
@@ -70,4 +77,4 @@ class ReadValuesRequest(_Message):
     """Which fields to read from which files."""
 
     fields: tuple[str, ...]
-    paths: tuple[Path, ...]
+    files: tuple[FileMessage, ...]

@@ -25,7 +25,7 @@ from node.routing import (
     parse_rules,
 )
 from node.sandbox import Deadlines, Sandbox, SandboxCrash, SandboxDeadline, SandboxFailed
-from storage.objects import ObjectStore
+from storage.packs import PackStore
 from storage.records import InstanceRecord, NewJob, Routing, StudyRecord
 from storage.records import JsonValue as StoredJson
 from storage.rules import RuleStore
@@ -101,14 +101,14 @@ class Planner:
         self,
         *,
         studies: StudyStore,
-        objects: ObjectStore,
+        packs: PackStore,
         rules: RuleBooks,
         sandbox: Sandbox,
         clock: Clock,
         max_attempts: int,
     ) -> None:
         self._studies = studies
-        self._objects = objects
+        self._packs = packs
         self._rules = rules
         self._sandbox = sandbox
         self._clock = clock
@@ -201,7 +201,14 @@ class Planner:
             "read_values",
             {
                 "fields": list(fields),
-                "paths": [str(self._objects.path(item.digest)) for item in batch],
+                "files": [
+                    {
+                        "path": str(self._packs.path(item.location)),
+                        "offset": item.location.offset,
+                        "length": item.location.length,
+                    }
+                    for item in batch
+                ],
             },
             deadlines=deadlines,
         )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 
 from node.clock import Clock
-from node.headers import HeaderError, read_index_header
-from node.ingest import StudyIngest
-from node.interfaces import IngestError, Received, Source
 from storage.associations import AssociationStore
 from storage.events import EventStore
+from storage.indexing import Indexer
+from storage.notes import Entry, NoteError, read_note
 from storage.objects import ObjectStore
+from storage.pack_format import FIRST
+from storage.packs import PackStore
 from storage.studies import StudyStore
 
 log = structlog.get_logger()
@@ -27,9 +27,9 @@ class Reconciled:
 
     associations_ended: int
     parts_removed: int
-    adopted: int
-    quarantined: int
-    missing: int
+    indexed: int  # instances that were durable and had no rows
+    unread: int  # records whose note cannot be read
+    missing: int  # packs and result objects that rows refer to, and that are not there
 
 
 class Reconciliation:
@@ -38,83 +38,93 @@ class Reconciliation:
     def __init__(
         self,
         *,
+        packs: PackStore,
         objects: ObjectStore,
         studies: StudyStore,
         associations: AssociationStore,
+        indexer: Indexer,
         events: EventStore,
-        ingest: StudyIngest,
         clock: Clock,
-        own_model: str,
     ) -> None:
+        self._packs = packs
         self._objects = objects
         self._studies = studies
         self._associations = associations
+        self._indexer = indexer
         self._events = events
-        self._ingest = ingest
         self._clock = clock
-        self._own_model = own_model
+        self._unread = 0
 
     def run(self) -> Reconciled:
-        """End open associations, sweep part files, adopt blobs without a row, raise rows without.
+        """End open associations, sweep cut-off files, index what has no rows, raise what is lost.
 
-        Runs before the listeners open: no instance can be between its bytes and its row.
+        Runs before the listeners open, so that nobody writes to a pack meanwhile. A result object
+        without a row is left alone: its job is still open and makes the same bytes again.
         """
         ended = self._associations.abandon_open()
         parts = self._objects.sweep_parts(self._clock() + timedelta(seconds=1))
-        known = frozenset(self._studies.known_digests())
-        there = frozenset(self._objects.digests())
-        adopted = sum(self._adopt(digest) for digest in sorted(there - known))
-        missing = known - there
-        for digest in sorted(missing):
-            self._raise_missing(digest)
+        parts += self._packs.sweep()
+        self._unread = 0
+        indexed = self._indexer.rebuild(self._not_indexed())
         result = Reconciled(
             associations_ended=ended,
             parts_removed=parts,
-            adopted=adopted,
-            quarantined=len(there - known) - adopted,
-            missing=len(missing),
+            indexed=indexed,
+            unread=self._unread,
+            missing=self._raise_missing_packs() + self._raise_missing_results(),
         )
         log.info(
             "node.reconciled",
             associations_ended=ended,
             parts_removed=parts,
-            adopted=adopted,
-            quarantined=result.quarantined,
+            indexed=indexed,
+            unread=result.unread,
             missing=result.missing,
         )
         return result
 
-    def _adopt(self, digest: str) -> bool:
-        """Index bytes that became durable but whose row did not; the sender was never answered.
-
-        A result object without a row is left alone: its job is still open and makes the same
-        bytes again.
-        """
-        path = self._objects.path(digest)
-        try:
-            meta = read_file_meta_info(path)
-            transfer_syntax_uid = str(meta.TransferSyntaxUID)
-            with path.open("rb") as file:
-                start = 144 + meta.FileMetaInformationGroupLength
-                file.seek(start)
-                header = read_index_header(file, transfer_syntax_uid)
-                if header.manufacturer_model_name == self._own_model:
-                    return False
-                file.seek(start)
-                self._ingest.accept(
-                    Received(
-                        source=Source(listener="reconciliation"),
-                        sop_class_uid=header.sop_class_uid,
-                        sop_instance_uid=header.sop_instance_uid,
-                        transfer_syntax_uid=transfer_syntax_uid,
-                        data=file,
+    def _not_indexed(self) -> Iterator[Entry]:
+        """Yield what packs hold and the index does not; cut each pack behind its last record."""
+        known = self._indexer.indexed_through()
+        for name, size in sorted(self._packs.names().items()):
+            end = known.get(name, FIRST)
+            if size == end:
+                continue
+            for record in self._packs.records(name, end):
+                end = record.end
+                try:
+                    yield read_note(record)
+                except NoteError as error:
+                    self._unread += 1
+                    log.error("record.unread", pack=name, reason=str(error))
+                    self._events.append(
+                        "record.unread",
+                        details={"pack": name, "offset": record.location.offset},
                     )
-                )
-        except (IngestError, HeaderError, InvalidDicomError, AttributeError, OSError) as error:
-            log.warning("object.not_adopted", digest=digest, error=type(error).__name__)
-            return False
-        return True
+            self._packs.settle(name, end)
 
-    def _raise_missing(self, digest: str) -> None:
-        log.error("object.missing", digest=digest)
-        self._events.append("object.missing", details={"digest": digest})
+    def _raise_missing_packs(self) -> int:
+        there = self._packs.names()
+        missing = [
+            (name, end)
+            for name, end in sorted(self._indexer.indexed_through().items())
+            if there.get(name, 0) < end
+        ]
+        for name, end in missing:
+            log.error("pack.missing", pack=name, needed=end, there=there.get(name, 0))
+            self._events.append(
+                "pack.missing",
+                details={"pack": name, "needed": end, "there": there.get(name, 0)},
+            )
+        return len(missing)
+
+    def _raise_missing_results(self) -> int:
+        missing = [
+            digest
+            for digest in sorted(set(self._studies.result_digests()))
+            if not self._objects.exists(digest)
+        ]
+        for digest in missing:
+            log.error("object.missing", digest=digest)
+            self._events.append("object.missing", details={"digest": digest})
+        return len(missing)

@@ -29,16 +29,16 @@ Operation: TypeAlias = Callable[[Mapping[str, JsonValue], Progress], Mapping[str
 def read_values_operation(
     request: Mapping[str, JsonValue], progress: Progress
 ) -> Mapping[str, JsonValue]:
-    """Read the values of some fields from some files: `{"fields": [...], "paths": [...]}`.
+    """Read the values of some fields from some files: `{"fields": [...], "files": [...]}`.
 
     A file that cannot be read is named by the kind of its error; the others are answered (R7).
     """
     wanted = ReadValuesRequest.model_validate(request)
     progress("reading headers")
     values: list[JsonValue] = []
-    for path in wanted.paths:
+    for file in wanted.files:
         try:
-            found = read_values(path, wanted.fields)
+            found = read_values(file.path, wanted.fields, file.offset, file.length)
         except FieldValuesError as error:
             values.append({"error": str(error)})
         else:

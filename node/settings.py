@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
@@ -99,6 +100,25 @@ class StorageSettings(_Section):
         1024,
         description="Free disk, in MiB, kept for studies in flight: below it C-STORE is answered "
         "0xA700 before the write.",
+    )
+    durability: Literal["sync", "behind"] = Field(
+        "sync",
+        description="`sync`: an instance is acknowledged when it is on the disk. `behind`: when "
+        "the operating system has it; a power cut or a crash of the machine then loses up to "
+        "`behind_mib` of acknowledged instances (a crash of the node alone loses none), and a "
+        "study is complete only when all of it is on the disk.",
+    )
+    behind_mib: PositiveInt = Field(
+        256,
+        description="With `behind`: MiB that may wait for the disk; then senders wait.",
+    )
+    pack_mib: PositiveInt = Field(
+        64, description="Size of the files that received instances are kept in, in MiB."
+    )
+    spare_packs: NonNegativeInt = Field(
+        4,
+        description="With `sync`: such files written in advance, which makes a sync several times "
+        "as fast; as many as senders at a time is a good number.",
     )
 
 

@@ -28,7 +28,9 @@ from node.sandbox import (
 from storage.events import EventStore
 from storage.jobs import JobStore
 from storage.objects import ObjectStore
+from storage.packs import PackStore
 from storage.records import (
+    InstanceRecord,
     JobOutcome,
     LeasedJob,
     LeaseLostError,
@@ -92,12 +94,13 @@ class WorkerLimits:
 class Worker:
     """One thread, one sandbox, one job at a time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a worker is made of
         self,
         *,
         name: str,
         jobs: JobStore,
         events: EventStore,
+        packs: PackStore,
         objects: ObjectStore,
         engines: Callable[[str], InstalledEngine | None],
         device: DeviceIdentity,
@@ -106,6 +109,7 @@ class Worker:
         self.name = name
         self._jobs = jobs
         self._events = events
+        self._packs = packs
         self._objects = objects
         self._engines = engines
         self._device = device
@@ -211,14 +215,7 @@ class Worker:
         return JobRequest(
             engine_folder=engine.folder,
             engine_digest=engine.package.digest,
-            instances=tuple(
-                InstanceMessage(
-                    path=self._objects.path(item.digest),
-                    sop_instance_uid=item.sop_instance_uid,
-                    sop_class_uid=item.sop_class_uid,
-                )
-                for item in leased.instances
-            ),
+            instances=tuple(self._instance(item) for item in leased.instances),
             series_instance_uids=job.series_instance_uids,
             staging=staging,
             threads=self._limits.threads,
@@ -245,6 +242,15 @@ class Worker:
                 }
                 for item in leased.predecessors
             ),
+        )
+
+    def _instance(self, item: InstanceRecord) -> InstanceMessage:
+        return InstanceMessage(
+            path=self._packs.path(item.location),
+            offset=item.location.offset,
+            length=item.location.length,
+            sop_instance_uid=item.sop_instance_uid,
+            sop_class_uid=item.sop_class_uid,
         )
 
     def _keep(self, message: ResultMessage) -> NewResult:

@@ -33,6 +33,7 @@ def count_instances(session: Session) -> Conservation:
         conflicts=conflicts or 0,
         own_results=receipts.get("own_result", 0),
         quarantined=quarantined or 0,
+        not_indexed=receipts.get("not_indexed", 0),
     )
 
 

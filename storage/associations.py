@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+import uuid
+
+from sqlalchemy import select, update
 
 from storage.database import Database
 from storage.events import Clock
-from storage.models import Association, Receipt
+from storage.models import Association
 from storage.records import AssociationRecord
 from storage.states import ASSOCIATION_TRANSITIONS, AssociationState, check_transition
 
@@ -27,6 +29,7 @@ class AssociationStore:
         """Record an accepted association; return its id."""
         with self._database.transaction() as session:
             row = Association(
+                token=uuid.uuid4().hex,
                 owner=self._owner,
                 listener=listener,
                 calling_ae=calling_ae,
@@ -35,6 +38,7 @@ class AssociationStore:
                 state=AssociationState.OPEN.value,
                 opened_at=self._clock(),
                 closed_at=None,
+                received=0,
             )
             session.add(row)
             session.flush()
@@ -69,17 +73,12 @@ class AssociationStore:
 
     def recent(self, limit: int = 50) -> list[AssociationRecord]:
         """Return the newest associations, newest first, with what each brought."""
-        received = (
-            select(func.count(Receipt.id))
-            .where(Receipt.association_id == Association.id)
-            .scalar_subquery()
-        )
-        query = select(Association, received).order_by(Association.id.desc()).limit(limit)
+        query = select(Association).order_by(Association.id.desc()).limit(limit)
         with self._database.reading() as session:
-            return [_record(row, count) for row, count in session.execute(query)]
+            return [_record(row) for row in session.scalars(query)]
 
 
-def _record(row: Association, received: int) -> AssociationRecord:
+def _record(row: Association) -> AssociationRecord:
     return AssociationRecord(
         id=row.id,
         listener=row.listener,
@@ -89,5 +88,5 @@ def _record(row: Association, received: int) -> AssociationRecord:
         state=AssociationState(row.state),
         opened_at=row.opened_at,
         closed_at=row.closed_at,
-        received=received,
+        received=row.received,
     )

@@ -40,6 +40,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 def _clean(value: str) -> str:
     """Take out what PostgreSQL cannot hold: NUL, and halves of surrogate pairs."""
+    if value.isascii() and "\0" not in value:
+        return value
     return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -20,7 +20,7 @@ from storage.records import (
     LeasedDelivery,
     NotFoundError,
 )
-from storage.revisions import change_deliveries, chunks, lock_in_order, refuse_older
+from storage.revisions import change_deliveries, chunks_of, lock_in_order, refuse_older
 from storage.states import DELIVERY_TRANSITIONS, DeliveryState, check_transition
 
 ACTIONS: Final[Mapping[DeliveryState, str]] = {
@@ -264,7 +264,7 @@ def _in_state(session: Session, ids: Sequence[int], state: DeliveryState) -> lis
     query = select(Delivery.id).where(Delivery.state == state.value)
     return [
         delivery_id
-        for chunk in chunks(ids)
+        for chunk in chunks_of(ids)
         for delivery_id in session.scalars(query.where(Delivery.id.in_(chunk)))
     ]
 

@@ -17,11 +17,20 @@ JsonValue: TypeAlias = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """Bytes that are durable: `digest` is the SHA-256 (hex) of the data set bytes as received."""
+    """Bytes that are durable: `digest` is over the data set bytes (storage.digests)."""
 
     digest: str
     size: int
     created: bool  # False: the same bytes were there already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where an instance lies: a whole DICOM file (PS3.10) at bytes of a pack."""
+
+    pack: str
+    offset: int  # of the preamble
+    length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,17 @@ class SeriesAttributes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """Who brought an instance: an association (or a look into a folder), named by `token`."""
+
+    token: str  # 32 hexadecimal digits; empty: no association
+    listener: str  # "dimse", "folder", ...
+    calling_ae: str = ""
+    called_ae: str = ""
+    peer_address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewInstance:
     """One received instance whose bytes are durable, about to be indexed."""
 
@@ -71,8 +91,9 @@ class NewInstance:
     listener: str  # "dimse", "folder", ...
     calling_ae: str = ""
     peer_address: str = ""
-    association_id: int | None = None
+    location: Location
     quiet_seconds: float  # the study is complete this long after its last instance
+    own_result: bool = False  # its header says that this installation's software made it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +106,7 @@ class QuarantinedInstance:
     listener: str
     calling_ae: str = ""
     peer_address: str = ""
-    association_id: int | None = None
+    location: Location
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +117,7 @@ class QuarantineRecord:
     at: datetime
     digest: str
     size: int
+    location: Location
     reason: str
     listener: str
     calling_ae: str
@@ -107,7 +129,7 @@ class Recorded:
     """What the index did with an instance. `revision` is the study revision it belongs to."""
 
     outcome: ReceiptOutcome
-    study_id: int
+    study_id: int  # 0: one of our own results, of a study that is not known here
     revision: int
 
 
@@ -123,6 +145,7 @@ class InstanceRecord:
     instance_number: str
     digest: str
     size: int
+    location: Location
     state: InstanceState
     received_at: datetime
     revision: int  # the study revision that this instance opened or joined

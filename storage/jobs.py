@@ -26,8 +26,10 @@ from storage.records import (
     JsonValue,
     LeasedJob,
     LeaseLostError,
+    NewJob,
     NotFoundError,
     ResultRecord,
+    Routing,
 )
 from storage.revisions import refuse_older
 from storage.states import (
@@ -294,3 +296,32 @@ class JobStore:
 
 def _owned(job_id: int, token: int) -> tuple[ColumnElement[bool], ...]:
     return (Job.id == job_id, Job.token == token, Job.state == JobState.RUNNING.value)
+
+
+def new_job(study: Study, routing: Routing, new: NewJob, max_attempts: int, now: datetime) -> Job:
+    """Return the row of a job that routing asks for."""
+    return Job(
+        study_id=study.id,
+        revision=study.revision,
+        rule=new.rule,
+        rule_revision=routing.rule_revision,
+        engine=new.engine,
+        series_key=series_key(new.series_instance_uids),
+        series_instance_uids=list(new.series_instance_uids),
+        destinations=list(new.destinations),
+        priority=new.priority,
+        state=JobState.QUEUED.value,
+        attempts=0,
+        max_attempts=max_attempts,
+        worker="",
+        token=0,
+        error_class=None,
+        error="",
+        created_at=now,
+        not_before=now,
+        started_at=None,
+        finished_at=None,
+        lease_until=None,
+        summary={},
+        timings={},
+    )

@@ -58,6 +58,7 @@ class Association(Base):
     __table_args__ = (one_of("state", AssociationState), Index(None, "state"))
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
+    token: Mapped[str] = mapped_column(Name(32), unique=True)  # its name before it has an id
     owner: Mapped[str] = mapped_column(Name(16))  # the node that accepted it
     listener: Mapped[str] = mapped_column(Line(32))
     calling_ae: Mapped[str] = mapped_column(Line(64))
@@ -66,6 +67,18 @@ class Association(Base):
     state: Mapped[str] = mapped_column(Name(16))
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    received: Mapped[int] = mapped_column(Integer)
+
+
+class Pack(Base):
+    """A file of received instances, and up to where they have rows: the rest is indexed later."""
+
+    __tablename__ = "pack"
+
+    name: Mapped[str] = mapped_column(Name(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(Name(16))  # the node that writes it
+    indexed_through: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Study(Base):
@@ -139,7 +152,6 @@ class Instance(Base):
         ),
         Index(None, "study_id", "state"),
         Index(None, "association_id"),
-        Index(None, "digest"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -152,6 +164,9 @@ class Instance(Base):
     instance_number: Mapped[str] = mapped_column(ATTRIBUTE)
     digest: Mapped[str] = mapped_column(Name(64))
     size: Mapped[int] = mapped_column(BigInteger)
+    pack: Mapped[str] = mapped_column(Name(32))
+    pack_offset: Mapped[int] = mapped_column(BigInteger)
+    length: Mapped[int] = mapped_column(BigInteger)  # of the whole DICOM file
     state: Mapped[str] = mapped_column(Name(16))
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revision: Mapped[int] = mapped_column(Integer)
@@ -165,7 +180,7 @@ class Receipt(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
-    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"), index=True)
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"))
     sop_instance_uid: Mapped[str] = mapped_column(UID)
     digest: Mapped[str] = mapped_column(Name(64))
     outcome: Mapped[str] = mapped_column(Name(16))
@@ -182,8 +197,11 @@ class Quarantine(Base):
     listener: Mapped[str] = mapped_column(Line(32))
     calling_ae: Mapped[str] = mapped_column(Line(64))
     peer_address: Mapped[str] = mapped_column(Line(64))
-    digest: Mapped[str] = mapped_column(Name(64), index=True)
+    digest: Mapped[str] = mapped_column(Name(64))
     size: Mapped[int] = mapped_column(BigInteger)
+    pack: Mapped[str] = mapped_column(Name(32))
+    pack_offset: Mapped[int] = mapped_column(BigInteger)
+    length: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str] = mapped_column(MESSAGE)
 
 

@@ -1,9 +1,8 @@
-"""Instance bytes by key: whole or not at all, synced, named by their digest only."""
+"""Result objects by key: whole or not at all, synced, named by their digest only."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import uuid
@@ -13,7 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from storage.records import ObjectTooLargeError, OutOfResourcesError, StoredObject
+from storage.digests import digest_of, new_digest
+from storage.disk import resource_error, sync_folder
+from storage.records import ObjectTooLargeError, StoredObject
 
 CHUNK: Final = 1 << 20
 DIGEST_LENGTH: Final = 64
@@ -23,7 +24,7 @@ RESOURCE_ERRORS: Final = frozenset(
 
 
 class ObjectStore:
-    """Files under `root/objects`, named by the SHA-256 of their data; parts in `root/incoming`.
+    """Files under `root/objects`, named by the digest of their data; parts in `root/incoming`.
 
     A part file is written and synced, then renamed to its name, then the folders are synced: a
     name under `objects` always has all of its bytes on the disk.
@@ -35,7 +36,7 @@ class ObjectStore:
         for folder in (self._objects, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (root, root.absolute().parent):
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def write(
         self, data: BinaryIO, *, prefix: bytes = b"", limit: int | None = None
@@ -64,8 +65,8 @@ class ObjectStore:
                 self._sync(file)
                 self._rename(part, target)
         # What is there already may have been renamed by a writer that has not synced it yet.
-        _sync_folder(target.parent)
-        _sync_folder(self._objects)
+        sync_folder(target.parent)
+        sync_folder(self._objects)
         return StoredObject(digest=digest, size=size, created=created)
 
     def path(self, digest: str) -> Path:
@@ -92,7 +93,7 @@ class ObjectStore:
         with _resources():
             target.unlink(missing_ok=True)
             if target.parent.is_dir():
-                _sync_folder(target.parent)
+                sync_folder(target.parent)
 
     def digests(self) -> Iterator[str]:
         """Yield the digest of every object, in order; files that are no objects are left out."""
@@ -122,7 +123,7 @@ class ObjectStore:
     def _write_part(
         self, file: BinaryIO, data: BinaryIO, prefix: bytes, limit: int | None
     ) -> tuple[str, int]:
-        digest, size = hashlib.sha256(), 0
+        digest, size = new_digest(), 0
         file.write(prefix)
         while chunk := data.read(CHUNK):
             size += len(chunk)
@@ -156,19 +157,11 @@ def _there(target: Path, whole: int, digest: str, size: int) -> bool:
         return False
     with target.open("rb") as file:
         file.seek(there - size)
-        return hashlib.file_digest(file, "sha256").hexdigest() == digest
+        return digest_of(file) == digest
 
 
 def _is_digest(name: str) -> bool:
     return len(name) == DIGEST_LENGTH and set(name) <= set("0123456789abcdef")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -178,6 +171,5 @@ def _resources() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in RESOURCE_ERRORS:
-            name = errno.errorcode[error.errno]
-            raise OutOfResourcesError(f"the object store cannot take data: {name}") from error
+            raise resource_error(error) from error
         raise

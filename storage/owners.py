@@ -15,7 +15,7 @@ from storage.errors import LeaseLostError
 from storage.events import append_event
 from storage.models import Delivery, Job, Result
 from storage.records import JsonValue
-from storage.revisions import chunks, hold_revision
+from storage.revisions import chunks_of, hold_revision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def tell_studies(
 def by_study(session: Session, ids: Sequence[int]) -> Mapping[int, int]:
     """Return how many of the deliveries belong to each study."""
     counts: Counter[int] = Counter()
-    for chunk in chunks(ids):
+    for chunk in chunks_of(ids):
         owners = session.execute(_OWNERS.where(Delivery.id.in_(chunk)))
         counts.update(study_id for *_, study_id in owners)
     return counts

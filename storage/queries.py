@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from storage.models import Instance, Quarantine, Series, Study
 from storage.records import (
     InstanceRecord,
+    Location,
     QuarantineRecord,
     SeriesAttributes,
     SeriesRecord,
@@ -30,6 +31,7 @@ def instance_record(row: Instance, series_instance_uid: str) -> InstanceRecord:
         instance_number=row.instance_number,
         digest=row.digest,
         size=row.size,
+        location=Location(pack=row.pack, offset=row.pack_offset, length=row.length),
         state=InstanceState(row.state),
         received_at=row.received_at,
         revision=row.revision,
@@ -58,6 +60,7 @@ def quarantine_record(row: Quarantine) -> QuarantineRecord:
         at=row.at,
         digest=row.digest,
         size=row.size,
+        location=Location(pack=row.pack, offset=row.pack_offset, length=row.length),
         reason=row.reason,
         listener=row.listener,
         calling_ae=row.calling_ae,

@@ -18,8 +18,10 @@ from storage.errors import (
     SupersededError,
 )
 from storage.index_records import (
+    Brought,
     InstanceRecord,
     JsonValue,
+    Location,
     NewInstance,
     QuarantinedInstance,
     QuarantineRecord,
@@ -40,6 +42,7 @@ from storage.states import (
 
 __all__ = [
     "AssociationRecord",
+    "Brought",
     "Conservation",
     "ConstraintError",
     "DataRefusedError",
@@ -55,6 +58,7 @@ __all__ = [
     "LeaseLostError",
     "LeasedDelivery",
     "LeasedJob",
+    "Location",
     "NewInstance",
     "NewJob",
     "NewResult",
@@ -320,7 +324,8 @@ class Conservation:
     duplicates: int
     conflicts: int
     own_results: int
-    quarantined: int  # kept, but answered with an error: not part of what was acknowledged
+    quarantined: int  # notes of what was kept without a row: refused, or not indexed
+    not_indexed: int = 0  # acknowledged, but the index refuses it: in quarantine
 
     @property
     def missing(self) -> int:
@@ -333,4 +338,5 @@ class Conservation:
             + self.duplicates
             + self.conflicts
             + self.own_results
+            + self.not_indexed
         )

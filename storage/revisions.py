@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
@@ -26,6 +26,7 @@ from storage.states import (
 
 OPEN: Final = (JobState.QUEUED.value, JobState.RUNNING.value)
 CHUNK: Final = 1000
+K = TypeVar("K")
 UNSENT: Final = (DeliveryState.QUEUED.value, DeliveryState.PARKED.value)
 
 
@@ -59,14 +60,14 @@ def lock_in_order(session: Session, *which: ColumnElement[bool]) -> Sequence[int
 
 def change_deliveries(session: Session, ids: Sequence[int], **values: Any) -> None:  # noqa: ANN401
     """Change columns of deliveries that are locked."""
-    for chunk in chunks(ids):
+    for chunk in chunks_of(ids):
         session.execute(update(Delivery).where(Delivery.id.in_(chunk)).values(**values))
 
 
-def chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield ids in lots that one statement can name: a long outage leaves tens of thousands."""
-    for start in range(0, len(ids), CHUNK):
-        yield ids[start : start + CHUNK]
+def chunks_of(keys: Sequence[K]) -> Iterator[Sequence[K]]:
+    """Yield keys in lots that one statement can name: a long outage leaves tens of thousands."""
+    for start in range(0, len(keys), CHUNK):
+        yield keys[start : start + CHUNK]
 
 
 def move_study(study: Study, state: StudyState) -> None:

@@ -60,6 +60,7 @@ class ReceiptOutcome(StrEnum):
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
     OWN_RESULT = "own_result"  # our own result coming back: counted, never processed
+    NOT_INDEXED = "not_indexed"  # acknowledged, but the index refuses it: in quarantine, visible
 
 
 class AssociationState(StrEnum):

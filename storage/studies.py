@@ -13,11 +13,10 @@ from sqlalchemy.orm import Session, aliased
 from storage.accounting import count_instances
 from storage.database import Database
 from storage.events import Clock, append_event
-from storage.jobs import series_key
+from storage.jobs import new_job
 from storage.models import (
     Association,
     Instance,
-    Job,
     Quarantine,
     Result,
     Series,
@@ -29,14 +28,13 @@ from storage.queries import (
     series_record,
     study_records,
 )
-from storage.receiving import keep_note, receive
+from storage.receiving import Arrival, keep_note, receive
 from storage.records import (
     Conservation,
     ConstraintError,
     InstanceRecord,
     JsonValue,
     NewInstance,
-    NewJob,
     NotFoundError,
     QuarantinedInstance,
     QuarantineRecord,
@@ -49,7 +47,6 @@ from storage.revisions import move_study, open_revision
 from storage.states import (
     AssociationState,
     InstanceState,
-    JobState,
     StudyState,
 )
 
@@ -66,7 +63,7 @@ class StudyStore:
 
     # ------------------------------------------------------------ receiving
 
-    def record(self, new: NewInstance) -> Recorded:
+    def record(self, new: NewInstance, association_id: int | None = None) -> Recorded:
         """Index one instance whose bytes are durable, with its receipt.
 
         A new instance of a study that is no longer receiving opens its next revision. The same
@@ -79,17 +76,18 @@ class StudyStore:
         """
         for _ in range(RACES):
             with suppress(ConstraintError):  # another association wrote the same row: look again
-                return self._receive(new)
-        return self._receive(new)
+                return self._receive(new, association_id)
+        return self._receive(new, association_id)
 
-    def _receive(self, new: NewInstance) -> Recorded:
+    def _receive(self, new: NewInstance, association_id: int | None) -> Recorded:
+        arrival = Arrival(new=new, at=self._clock(), association_id=association_id)
         with self._database.transaction() as session:
-            return receive(session, new, self._clock())
+            return receive(session, [arrival])[0]
 
     def quarantine(self, item: QuarantinedInstance) -> None:
         """Keep a note of bytes that could not be indexed. They were not acknowledged."""
         with self._database.transaction() as session:
-            keep_note(session, item, self._clock())
+            keep_note(session, item, self._clock(), None)
 
     # ------------------------------------------------------------ completing and routing
 
@@ -183,7 +181,7 @@ class StudyStore:
             study = _at_revision(session, study_id, revision, StudyState.COMPLETE)
             if study is None:
                 return []
-            jobs = [_job(study, routing, new, max_attempts, now) for new in routing.jobs]
+            jobs = [new_job(study, routing, new, max_attempts, now) for new in routing.jobs]
             session.add_all(jobs)
             session.flush()
             move_study(study, StudyState.ROUTED if jobs else StudyState.UNMATCHED)
@@ -324,17 +322,36 @@ class StudyStore:
         with self._database.reading() as session:
             return [instance_record(row, uid) for row, uid in session.execute(query)]
 
+    def instances_named(self, uid: str) -> Sequence[InstanceRecord]:
+        """Return the instances, conflicts too, of the study, series or instance with this UID.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        named = (Study.study_instance_uid, Series.series_instance_uid, Instance.sop_instance_uid)
+        query = (
+            select(Instance, Series.series_instance_uid)
+            .join(Series, Instance.series_id == Series.id)
+            .join(Study, Instance.study_id == Study.id)
+            .where(or_(*(column == uid for column in named)))
+            .order_by(Instance.id)
+        )
+        with self._database.reading() as session:
+            found = [instance_record(row, series) for row, series in session.execute(query)]
+        if not found:
+            raise NotFoundError(f"there is no study, series or instance {uid}")
+        return found
+
     def quarantined(self, limit: int = 100) -> Sequence[QuarantineRecord]:
         """Return what was quarantined, newest first."""
         query = select(Quarantine).order_by(Quarantine.id.desc()).limit(limit)
         with self._database.reading() as session:
             return [quarantine_record(row) for row in session.scalars(query)]
 
-    def known_digests(self) -> Iterator[str]:
-        """Yield every digest that a row refers to."""
+    def result_digests(self) -> Iterator[str]:
+        """Yield the digest of every result object that has a row."""
         with self._database.reading() as session:
-            for column in (Instance.digest, Result.digest, Quarantine.digest):
-                yield from session.scalars(select(column))
+            yield from session.scalars(select(Result.digest))
 
     def conservation(self) -> Conservation:
         """Count what was acknowledged, and where it is now (invariant 14): one moment of both."""
@@ -364,31 +381,3 @@ def _by_uid(session: Session, study_instance_uid: str) -> Study:
     if study is None:
         raise NotFoundError(f"there is no study {study_instance_uid}")
     return study
-
-
-def _job(study: Study, routing: Routing, new: NewJob, max_attempts: int, now: datetime) -> Job:
-    return Job(
-        study_id=study.id,
-        revision=study.revision,
-        rule=new.rule,
-        rule_revision=routing.rule_revision,
-        engine=new.engine,
-        series_key=series_key(new.series_instance_uids),
-        series_instance_uids=list(new.series_instance_uids),
-        destinations=list(new.destinations),
-        priority=new.priority,
-        state=JobState.QUEUED.value,
-        attempts=0,
-        max_attempts=max_attempts,
-        worker="",
-        token=0,
-        error_class=None,
-        error="",
-        created_at=now,
-        not_before=now,
-        started_at=None,
-        finished_at=None,
-        lease_until=None,
-        summary={},
-        timings={},
-    )

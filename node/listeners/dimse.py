@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Final, cast
+from typing import ClassVar, Final
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
-from pynetdicom.transport import ThreadedAssociationServer
 
 from node.interfaces import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    CannotUnderstand,
     Ingest,
     IngestError,
+    Intake,
     Listener,
     ListenerError,
     PluginSettings,
-    Received,
     Source,
 )
+from node.listeners._association import (
+    Guard,
+    GuardedServer,
+    StoreProvider,
+    StoreRequestHandler,
+    StoreSocket,
+)
+from node.listeners._pdata import Context, MessageStream
 
 TRANSFER_SYNTAXES: Final = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
@@ -65,10 +70,12 @@ TRANSFER_SYNTAXES: Final = (
 )
 VERIFICATION: Final = "1.2.840.10008.1.1"
 SUCCESS: Final = 0x0000
-CANNOT_UNDERSTAND: Final = 0xC000
-LONGEST_COMMENT: Final = 64  # LO
-META_START: Final = 132
-META_GROUP_LENGTH_END: Final = 144
+PDU_TOLERANCE: Final = 12
+"""Some senders count their own headers out of the PDU length that they were given."""
+SPARE_CONNECTIONS: Final = 10
+"""Connections beyond the associations, so that one too many can be told so (PS3.8 table 9-21)."""
+TLS_CIPHERS: Final = "ECDHE+AESGCM"
+"""TLS 1.2 suites of RFC 9325 4.2; TLS 1.3 has its own (PS3.15 B.12)."""
 
 # Rejections (PS3.8 table 9-21): result, source, reason.
 CALLING_AE_UNKNOWN: Final = (1, 1, 3)
@@ -90,6 +97,19 @@ class Peer(BaseModel):
     addresses: tuple[str, ...] = Field((), description="IP addresses it may come from; empty: any.")
 
 
+class TlsSettings(BaseModel):
+    """[listeners.dimse.tls]: TLS 1.2 and 1.3 only, both sides with a certificate (PS3.15 B.12)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    certificate: Path = Field(description="PEM file with this node's certificate and its chain.")
+    key: Path = Field(description="PEM file with its private key.")
+    authorities: Path = Field(description="PEM file with the authorities that vouch for senders.")
+    require_client_certificate: bool = Field(
+        True, description="Refuse senders without a certificate."
+    )
+
+
 class DimseListenerSettings(PluginSettings):
     """[listeners.dimse]: C-STORE and C-ECHO."""
 
@@ -103,6 +123,9 @@ class DimseListenerSettings(PluginSettings):
         False, description="Let any sender connect. For demonstrations on loopback only."
     )
     max_associations: PositiveInt = Field(50, description="Associations at a time.")
+    max_associations_per_address: PositiveInt = Field(
+        25, description="Connections at a time from one IP address."
+    )
     max_pdu: int = Field(
         131072, ge=4096, le=1 << 24, description="Largest PDU announced to senders, in bytes."
     )
@@ -113,6 +136,12 @@ class DimseListenerSettings(PluginSettings):
     network_seconds: PositiveFloat = Field(
         120.0, description="Time without a byte until an association is aborted, in seconds."
     )
+    pdu_seconds: PositiveFloat = Field(
+        120.0,
+        description="Time from the first byte of a PDU to its last; then the association is "
+        "aborted.",
+    )
+    tls: TlsSettings | None = Field(None, description="Accept TLS only; without it: plain TCP.")
     grace_seconds: PositiveFloat = Field(
         20.0, description="Time for associations in flight when the node stops, in seconds."
     )
@@ -135,8 +164,8 @@ class DimseListener(Listener[DimseListenerSettings]):
     def __init__(self, settings: DimseListenerSettings, ingest: Ingest) -> None:
         self._settings = settings
         self._ingest = ingest
-        self._server: ThreadedAssociationServer | None = None
-        self._open: dict[Association, int] = {}
+        self._server: GuardedServer | None = None
+        self._open: set[Association] = set()
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -151,29 +180,27 @@ class DimseListener(Listener[DimseListenerSettings]):
                 "listeners.dimse.peers: is empty, so no sender could connect; list the calling "
                 "AE titles, or set allow_any_peer = true for a demonstration"
             )
-        _config.STORE_RECV_CHUNKED_DATASET = True  # data sets go to a file, not into memory (R10)
         _config.LOG_HANDLER_LEVEL = "none"
-        ae = AE(ae_title=settings.ae_titles[0])
-        ae.supported_contexts = []
-        ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        for context in AllStoragePresentationContexts:
-            if context.abstract_syntax is not None:
-                ae.add_supported_context(context.abstract_syntax, list(TRANSFER_SYNTAXES))
-        ae.add_supported_context(VERIFICATION)
-        ae.maximum_associations = settings.max_associations
-        ae.maximum_pdu_size = settings.max_pdu
-        ae.acse_timeout = settings.acse_seconds
-        ae.dimse_timeout = settings.dimse_seconds
-        ae.network_timeout = settings.network_seconds
+        ae = self._entity()
         try:
-            self._server = ae.start_server(
-                (settings.host, settings.port), block=False, evt_handlers=self._handlers()
+            self._server = GuardedServer(
+                ae,
+                (settings.host, settings.port),
+                settings.ae_titles[0],
+                ae.supported_contexts,
+                ssl_context=self._tls_context(),
+                evt_handlers=self._handlers(),
+                request_handler=StoreRequestHandler,
+                guard=self._guard(),
             )
         except OSError as error:
             raise ListenerError(
                 f"listeners.dimse: {settings.host}:{settings.port}: {error.strerror}"
             ) from error
+        ae._servers.append(self._server)
+        threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="dimse-accept", daemon=True
+        ).start()
 
     def stop(self) -> None:
         """Accept no more, let associations in flight end within the grace time, abort the rest."""
@@ -201,6 +228,51 @@ class DimseListener(Listener[DimseListenerSettings]):
         """Say where the door is."""
         return f"dicom://{self._settings.ae_titles[0]}@{self._settings.host}:{self.port}"
 
+    def _entity(self) -> AE:
+        settings = self._settings
+        ae = AE(ae_title=settings.ae_titles[0])
+        ae.supported_contexts = []
+        ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        for context in AllStoragePresentationContexts:
+            if context.abstract_syntax is not None:
+                ae.add_supported_context(context.abstract_syntax, list(TRANSFER_SYNTAXES))
+        ae.add_supported_context(VERIFICATION)
+        ae.maximum_associations = settings.max_associations
+        ae.maximum_pdu_size = settings.max_pdu
+        ae.acse_timeout = settings.acse_seconds
+        ae.dimse_timeout = settings.dimse_seconds
+        ae.network_timeout = settings.network_seconds
+        return ae
+
+    def _guard(self) -> Guard:
+        settings = self._settings
+        return Guard(
+            most_connections=settings.max_associations + SPARE_CONNECTIONS,
+            most_per_address=settings.max_associations_per_address,
+            handshake_seconds=settings.acse_seconds,
+            pdu_seconds=settings.pdu_seconds,
+            network_seconds=settings.network_seconds,
+        )
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        tls = self._settings.tls
+        if tls is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(TLS_CIPHERS)
+        try:
+            context.load_cert_chain(tls.certificate, tls.key)
+            context.load_verify_locations(tls.authorities)
+        except (OSError, ssl.SSLError) as error:
+            raise ListenerError(
+                f"listeners.dimse.tls: a certificate, key or authority cannot be read: {error}"
+            ) from error
+        needed = tls.require_client_certificate
+        context.verify_mode = ssl.CERT_REQUIRED if needed else ssl.CERT_OPTIONAL
+        return context
+
     def _associations(self) -> list[Association]:
         with self._lock:
             return list(self._open)
@@ -209,11 +281,7 @@ class DimseListener(Listener[DimseListenerSettings]):
         return [
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_RELEASED, self._on_released),
-            (evt.EVT_ABORTED, self._on_ended),
-            (evt.EVT_CONN_CLOSE, self._on_ended),
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
-            (evt.EVT_C_STORE, self._on_store),
         ]
 
     def _on_requested(self, event: Event) -> None:
@@ -244,67 +312,45 @@ class DimseListener(Listener[DimseListenerSettings]):
         return CALLING_AE_UNKNOWN
 
     def _on_accepted(self, event: Event) -> None:
+        """Open the association's intake and let its C-STOREs go there."""
         association = event.assoc
+        provider, connection = association.dul, association.dul.socket
+        if not isinstance(provider, StoreProvider) or not isinstance(connection, StoreSocket):
+            raise TypeError("the association was not made by our server")
         try:
-            number = self._ingest.association_opened(self._source(association, None))
-        except IngestError:
-            log.error("association.not_recorded", peer=_peer_address(association))
+            intake = self._ingest.open(self._source(association))
+        except IngestError as error:
+            log.error("association.not_taken", peer=_peer_address(association), reason=str(error))
             association.abort()
             return
         with self._lock:
-            self._open[association] = number
-
-    def _on_released(self, event: Event) -> None:
-        self._end(event.assoc, aborted=False)
-
-    def _on_ended(self, event: Event) -> None:
-        _remove_unfinished(event.assoc)
-        self._end(event.assoc, aborted=True)
-
-    def _end(self, association: Association, *, aborted: bool) -> None:
-        with self._lock:
-            number = self._open.pop(association, None)
-        if number is None:
-            return  # its end was told already, or it was never accepted
-        try:
-            self._ingest.association_closed(number, aborted=aborted)
-        except IngestError:
-            log.error("association.end_not_recorded", association_id=number)
-
-    def _on_store(self, event: Event) -> Dataset | int:
-        """Take one instance; answer by cause (PS3.4 table B.2-1, PS3.7 9.1.1.1.9)."""
-        try:
-            with _data_set(Path(event.dataset_path)) as data:
-                self._ingest.accept(self._received(event, data))
-        except IngestError as error:
-            log.warning("instance.refused", status=f"0x{error.status:04X}", reason=str(error))
-            return _status(error.status, str(error))
-        except Exception as error:  # noqa: BLE001 - the edge of an association: told by status
-            incident = uuid.uuid4().hex[:8]
-            log.error("instance.failed", incident=incident, error=type(error).__name__)
-            return _status(CANNOT_UNDERSTAND, f"internal error, incident {incident}")
-        return SUCCESS
-
-    def _received(self, event: Event, data: BinaryIO) -> Received:
-        request = cast("C_STORE", event.request)
-        with self._lock:
-            number = self._open.get(event.assoc)
-        return Received(
-            source=self._source(event.assoc, number),
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            data=data,
+            self._open.add(association)
+        provider.ended = lambda: self._end(association, intake)
+        provider.settle = intake.settle
+        provider.stream = MessageStream(
+            connection.buffer,
+            intake,
+            _contexts(association),
+            self._settings.max_pdu + PDU_TOLERANCE,
+            connection.answer,
+            _refused,
+            _incident,
         )
 
-    def _source(self, association: Association, number: int | None) -> Source:
+    def _end(self, association: Association, intake: Intake) -> None:
+        """Close the intake when the association's own thread is done with it."""
+        with self._lock:
+            self._open.discard(association)
+        intake.abandon()
+        intake.close(aborted=not association.is_released)
+
+    def _source(self, association: Association) -> Source:
         request = association.requestor.primitive
         return Source(
             listener=self.name,
             calling_ae="" if request is None else str(request.calling_ae_title).strip(),
             called_ae="" if request is None else str(request.called_ae_title).strip(),
             peer_address=_peer_address(association),
-            association_id=number,
         )
 
 
@@ -312,27 +358,20 @@ def _peer_address(association: Association) -> str:
     return str(association.requestor.address or "")
 
 
-@contextmanager
-def _data_set(path: Path) -> Iterator[BinaryIO]:
-    """Open pynetdicom's spooled file at the first byte of the data set, after its file meta."""
-    with path.open("rb") as file:
-        head = file.read(META_GROUP_LENGTH_END)
-        file.seek(META_GROUP_LENGTH_END + int.from_bytes(head[META_START + 8 :], "little"))
-        yield file
+def _contexts(association: Association) -> dict[int, Context]:
+    """Return what was negotiated, by presentation context id."""
+    return {
+        number: Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        for number, context in association._accepted_cx.items()
+    }
 
 
-def _remove_unfinished(association: Association) -> None:
-    """Remove the spooled file of a data set whose sender vanished before its end."""
-    message = getattr(association.dimse, "message", None)
-    spooled = getattr(message, "_data_set_file", None)
-    if spooled is not None:
-        spooled.close()
-        Path(spooled.name).unlink(missing_ok=True)
+def _refused(error: IngestError) -> None:
+    log.warning("instance.refused", status=f"0x{error.status:04X}", reason=str(error))
 
 
-def _status(status: int, comment: str) -> Dataset:
-    """Return a status with its comment: our own words only, nothing of the data set."""
-    answer = Dataset()
-    answer.Status = status
-    answer.ErrorComment = comment[:LONGEST_COMMENT]
-    return answer
+def _incident(error: Exception) -> IngestError:
+    """Log an error that nobody expected; the sender is told where to look for it."""
+    incident = uuid.uuid4().hex[:8]
+    log.error("instance.failed", incident=incident, error=type(error).__name__)
+    return CannotUnderstand(f"internal error, incident {incident}")

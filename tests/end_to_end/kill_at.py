@@ -13,10 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from node.cli import main
+from node.listeners._association import StoreSocket
 from node.worker import Worker
 from storage.deliveries import DeliveryStore
+from storage.indexing import Indexer
 from storage.jobs import JobStore
-from storage.objects import ObjectStore
+from storage.packs import Pack
 from storage.records import LeasedJob
 from storage.studies import StudyStore
 
@@ -64,10 +66,12 @@ def _at_stage(wanted: str) -> None:
 
 
 POINTS: dict[str, Callable[[], None]] = {
-    "part-file-written": lambda: _before(ObjectStore, "_sync", call=3),
-    "synced": lambda: _before(ObjectStore, "_rename", call=3),
-    "renamed": lambda: _before(StudyStore, "record", call=3),
-    "committed": lambda: _after(StudyStore, "record", call=3),
+    "half-written": lambda: _before(Pack, "finish", call=3),
+    "written": lambda: _before(Pack, "sync", call=3),
+    "synced": lambda: _after(Pack, "sync", call=3),
+    "acknowledged": lambda: _after(StoreSocket, "answer", call=3),
+    "rows-half-written": lambda: _before(Indexer, "_note_progress"),
+    "rows-committed": lambda: _after(Indexer, "_write_once", call=2),
     "completed": lambda: _after(StudyStore, "complete"),
     "routing": lambda: _before(StudyStore, "route"),
     "routed": lambda: _after(StudyStore, "route"),

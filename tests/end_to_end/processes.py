@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from node.app import Stores, open_stores
 from node.settings import load_settings
+from node.stores import Stores, open_stores
 from storage.records import NotFoundError, StudyRecord
 from storage.states import DeliveryState, JobState, StudyState
 

@@ -8,14 +8,13 @@ import pytest
 from pydicom import dcmread
 from typer.testing import CliRunner, Result
 
-from node.app import open_stores, prepare
 from node.cli import app
-from node.ingest import StudyIngest
-from node.interfaces import Received, Source
 from node.pacs import StandInPacs
 from node.settings import load_settings
-from storage.associations import AssociationStore
+from node.stores import open_stores, prepare
 from tests.factories import make_ct_series
+from tests.node.listeners.receiving import data_set_bytes
+from tests.node.taking_in import TakingIn
 
 CONFIGURATION = """
 [node]
@@ -57,31 +56,15 @@ def receive(site: Path) -> str:
     prepare(settings)
     stores = open_stores(settings)
     stores.rules.save(RULES, by="test")
-    ingest = StudyIngest(
-        objects=stores.objects,
-        studies=stores.studies,
-        associations=AssociationStore(stores.database, lambda: stores.events.recent(1)[0].at),
-        quiet_time=lambda _modality, _ae: 30.0,
-        max_object_bytes=1 << 30,
-        reserve_bytes=1,
-    )
+    stores.database.close()
+    data = settings.node.data_dir
+    (data / "test.db").symlink_to("wetread.db")
+    taking_in = TakingIn(data, quiet_time=lambda _modality, _ae: 30.0).start()
     uid = ""
     for file in make_ct_series(site / "ct", slices=2, rows=16, columns=16):
-        header = dcmread(file, stop_before_pixels=True)
-        uid = str(header.StudyInstanceUID)
-        with file.open("rb") as data:
-            data.seek(140)
-            data.seek(144 + int.from_bytes(data.read(4), "little"))
-            ingest.accept(
-                Received(
-                    source=Source(listener="test", calling_ae="CT1"),
-                    sop_class_uid=header.SOPClassUID,
-                    sop_instance_uid=header.SOPInstanceUID,
-                    transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
-                    data=data,
-                )
-            )
-    stores.database.close()
+        uid = str(dcmread(file, stop_before_pixels=True).StudyInstanceUID)
+        taking_in.accept(file)
+    taking_in.close()
     return uid
 
 
@@ -199,3 +182,25 @@ def test_worker_of_its_own_needs_postgresql(site: Path) -> None:
     result = wetread(site, "worker")
     assert result.exit_code == 2
     assert "PostgreSQL" in result.output
+
+
+def test_export_writes_every_instance_as_a_plain_file(site: Path, tmp_path: Path) -> None:
+    uid = receive(site)
+    result = wetread(site, "export", uid, str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    sent = {dcmread(file).SOPInstanceUID: data_set_bytes(file) for file in (site / "ct").iterdir()}
+    exported = {
+        file.name.removesuffix(".dcm"): data_set_bytes(file)
+        for file in (tmp_path / "out").iterdir()
+    }
+    assert exported == sent
+    again = wetread(site, "export", uid, str(tmp_path / "out"))
+    assert again.exit_code == 2
+    assert "File exists" in again.output
+
+
+def test_export_of_what_is_not_there_says_so(site: Path, tmp_path: Path) -> None:
+    receive(site)
+    result = wetread(site, "export", "1.2.3", str(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "there is no study, series or instance 1.2.3" in result.output

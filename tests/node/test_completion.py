@@ -7,23 +7,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
 
 from node.completion import Completion
-from node.ingest import StudyIngest
-from node.interfaces import Received, Source
+from node.interfaces import Intake, Source
 from node.planning import Planner, RuleBooks
 from node.sandbox import Sandbox
-from storage.associations import AssociationStore
-from storage.database import Database, migrate
 from storage.events import EventStore
 from storage.jobs import JobStore
-from storage.objects import ObjectStore
 from storage.records import StudyRecord
 from storage.rules import RuleStore
 from storage.states import StudyState
-from storage.studies import StudyStore
 from tests.factories import make_ct_series
+from tests.node.taking_in import TakingIn
 
 RULES = """
 [[rules]]
@@ -38,58 +33,43 @@ class Bench:
     """Everything between a listener and the workers, with a clock that the test moves."""
 
     def __init__(self, folder: Path) -> None:
-        url = f"sqlite:///{folder}/test.db"
-        migrate(url)
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        self.database = Database(url)
-        self.objects = ObjectStore(folder / "objects")
-        self.studies = StudyStore(self.database, self.clock)
-        self.associations = AssociationStore(self.database, self.clock)
+        self.taking_in = TakingIn(
+            folder,
+            clock=self.clock,
+            quiet_time=lambda modality, _: 10.0 if modality == "CT" else 60.0,
+        ).start()
+        self.ingest = self.taking_in.ingest
+        self.database = self.taking_in.database
+        self.studies = self.taking_in.studies
         self.jobs = JobStore(self.database, self.clock)
         self.rules = RuleStore(self.database, self.clock)
         self.events = EventStore(self.database, self.clock)
         self.sandbox = Sandbox(memory_mib=4096)
-        self.ingest = StudyIngest(
-            objects=self.objects,
-            studies=self.studies,
-            associations=self.associations,
-            quiet_time=lambda modality, _: 10.0 if modality == "CT" else 60.0,
-            max_object_bytes=1 << 30,
-            reserve_bytes=1,
-        )
         self.completion = Completion(
             studies=self.studies,
             planner=Planner(
                 studies=self.studies,
-                objects=self.objects,
+                packs=self.taking_in.packs,
                 rules=RuleBooks(self.rules),
                 sandbox=self.sandbox,
                 clock=self.clock,
                 max_attempts=3,
             ),
             clock=self.clock,
+            settled=lambda: self.ingest.settle(10),
         )
 
     def clock(self) -> datetime:
         return self.now
 
-    def receive(self, files: list[Path], association_id: int | None = None) -> None:
+    def receive(self, files: list[Path], intake: Intake | None = None) -> None:
+        if intake is not None:
+            self.taking_in.store(intake, files)
+            intake.settle(10)
+            return
         for file in files:
-            header = dcmread(file, stop_before_pixels=True)
-            content = file.read_bytes()
-            with file.open("rb") as data:
-                data.seek(144 + int.from_bytes(content[140:144], "little"))
-                self.ingest.accept(
-                    Received(
-                        source=Source(
-                            listener="test", calling_ae="CT1", association_id=association_id
-                        ),
-                        sop_class_uid=header.SOPClassUID,
-                        sop_instance_uid=header.SOPInstanceUID,
-                        transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
-                        data=data,
-                    )
-                )
+            self.taking_in.accept(file)
 
     def study(self) -> StudyRecord:
         return self.studies.list()[0]
@@ -106,7 +86,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.rules.save(RULES, by="test")
     yield made
     made.sandbox.close()
-    made.database.close()
+    made.taking_in.close()
 
 
 @pytest.fixture
@@ -134,10 +114,11 @@ def test_each_instance_starts_the_quiet_time_again(bench: Bench, series: list[Pa
 
 
 def test_open_association_holds_its_study_however_long(bench: Bench, series: list[Path]) -> None:
-    number = bench.ingest.association_opened(Source(listener="test"))
-    bench.receive(series, number)
+    intake = bench.ingest.open(Source(listener="test"))
+    bench.receive(series, intake)
     assert bench.sweep_after(3600).state is StudyState.RECEIVING
-    bench.ingest.association_closed(number, aborted=True)
+    intake.close(aborted=True)
+    intake.settle(10)
     assert bench.sweep_after(1).state is StudyState.ROUTED
 
 
@@ -174,7 +155,7 @@ def test_study_waits_when_there_are_no_rules(tmp_path: Path, series: list[Path])
         assert bench.sweep_after(11).state is StudyState.RECEIVING
     finally:
         bench.sandbox.close()
-        bench.database.close()
+        bench.taking_in.close()
 
 
 def test_instance_whose_bytes_were_damaged_is_named_and_its_siblings_go_on(
@@ -182,7 +163,9 @@ def test_instance_whose_bytes_were_damaged_is_named_and_its_siblings_go_on(
 ) -> None:
     bench.receive(series)
     broken, *_ = bench.studies.instances(bench.study().id)
-    bench.objects.path(broken.digest).write_bytes(b"damaged")
+    with bench.taking_in.packs.path(broken.location).open("r+b") as pack:
+        pack.seek(broken.location.offset)
+        pack.write(b"damaged" * 30)
     study = bench.sweep_after(11)
     assert study.state is StudyState.ROUTED
     assert list(study.explanation["unreadable_instances"]) == [broken.sop_instance_uid]  # type: ignore[arg-type]  # JSON

@@ -25,6 +25,7 @@ from storage.objects import ObjectStore
 from storage.records import (
     DeliveryRecord,
     JobOutcome,
+    Location,
     NewInstance,
     NewJob,
     NewResult,
@@ -121,6 +122,7 @@ class Bench:
                 study=StudyAttributes(),
                 series=SeriesAttributes(modality="CT"),
                 listener="test",
+                location=Location(pack="0" * 32, offset=64, length=400),
                 quiet_seconds=1,
             )
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import time
 import zlib
@@ -24,8 +23,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from node.headers import HeaderError, IndexHeader, read_index_header
-from tests.factories import make_ct_series
+from node.headers import HeaderError, HeaderReader, IndexHeader, read_index_header
 
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -62,7 +60,7 @@ def sample() -> Dataset:
 
 
 def read(content: bytes, syntax: str = ExplicitVRLittleEndian) -> IndexHeader:
-    return read_index_header(io.BytesIO(content), syntax)
+    return read_index_header(content, syntax)
 
 
 @pytest.mark.parametrize("syntax", PLAIN)
@@ -106,7 +104,7 @@ def test_walk_agrees_with_pydicom_on_every_file_that_both_can_read() -> None:
             start = 144 + int(expected.file_meta.FileMetaInformationGroupLength)
             with path.open("rb") as file:
                 file.seek(start)
-                header = read_index_header(file, syntax)
+                header = read_index_header(file.read(), syntax)
         except (HeaderError, InvalidDicomError, AttributeError):
             continue
         assert header.sop_instance_uid == expected.SOPInstanceUID, path
@@ -217,10 +215,62 @@ def test_damaged_headers_are_read_or_refused(data: st.DataObject, syntax: str) -
     assert header.study_instance_uid
 
 
-def test_stream_may_start_anywhere(tmp_path: Path) -> None:
-    (file,) = make_ct_series(tmp_path, slices=1, rows=16, columns=16)
-    with file.open("rb") as stream:
-        stream.seek(140)
-        stream.seek(144 + int.from_bytes(stream.read(4), "little"))
-        header = read_index_header(stream, ExplicitVRLittleEndian)
-    assert header.study_instance_uid == dcmread(file).StudyInstanceUID
+class Counted:
+    """A data set behind a reader that counts what it is asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.asked = 0
+
+    def __call__(self, start: int, length: int) -> bytes:
+        self.asked += length
+        return self.content[start : start + length]
+
+
+@given(st.integers(0, 600), st.sampled_from(PLAIN))
+@settings(max_examples=100, deadline=None)
+def test_header_is_the_same_however_much_of_it_is_at_hand(head: int, syntax: str) -> None:
+    content = encoded(sample(), syntax)
+    whole = read(content, syntax)
+    assert HeaderReader().read(content[:head], len(content), Counted(content), syntax) == whole
+
+
+def test_large_values_before_the_last_wanted_tag_are_stepped_over() -> None:
+    dataset = sample()
+    block = dataset.private_block(0x0009, "wetread test", create=True)
+    block.add_new(0x01, "OB", bytes(50 << 20))
+    content = Counted(encoded(dataset, ExplicitVRLittleEndian))
+    header = HeaderReader().read(
+        content.content[:1000], len(content.content), content, ExplicitVRLittleEndian
+    )
+    assert header.study_instance_uid == "1.2.3"
+    assert content.asked < 1 << 20
+
+
+def test_what_a_series_shares_is_taken_over_and_what_differs_is_not() -> None:
+    first, second, third = sample(), sample(), sample()
+    second.SOPInstanceUID, second.InstanceNumber = "1.2.3.4.6", 8
+    third.PatientName = "Other^One"
+    reader = HeaderReader()
+    headers = []
+    for dataset in (first, second, third):
+        content = encoded(dataset, ExplicitVRLittleEndian)
+        headers.append(reader.read(content, len(content), Counted(content), ExplicitVRLittleEndian))
+        assert headers[-1] == read(content, ExplicitVRLittleEndian)
+    assert headers[0].study is headers[1].study
+    assert headers[1].instance_number == "8"
+    assert headers[2].study.patient_name == "Other^One"
+
+
+def test_a_header_that_was_refused_leaves_nothing_for_the_next_one() -> None:
+    bad, good = sample(), sample()
+    del bad.SeriesInstanceUID
+    bad.PatientID = "P2"
+    reader = HeaderReader()
+    contents = [encoded(item, ExplicitVRLittleEndian) for item in (bad, good)]
+    with pytest.raises(HeaderError, match="SeriesInstanceUID"):
+        reader.read(contents[0], len(contents[0]), Counted(contents[0]), ExplicitVRLittleEndian)
+    header = reader.read(
+        contents[1], len(contents[1]), Counted(contents[1]), ExplicitVRLittleEndian
+    )
+    assert header.study.patient_id == "P1"

@@ -4,66 +4,32 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import config, dcmread
 
-from node.clock import system_clock
-from node.ingest import StudyIngest
+from node.ingest import IngestLimits
 from node.interfaces import (
     CannotUnderstand,
     DataSetMismatch,
+    InvalidInstance,
     OutOfResources,
-    Received,
     Source,
+    TooLarge,
 )
-from storage.associations import AssociationStore
-from storage.database import Database, migrate
-from storage.objects import ObjectStore
-from storage.studies import StudyStore
+from storage.states import AssociationState
 from tests.factories import make_ct_series
 from tests.node.listeners.receiving import data_set_bytes
-
-
-class Bench:
-    """An ingest over stores in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        url = f"sqlite:///{folder}/test.db"
-        migrate(url)
-        self.database = Database(url)
-        self.objects = ObjectStore(folder / "objects")
-        self.studies = StudyStore(self.database, system_clock)
-        self.reserve = 1
-        self.limit = 1 << 30
-
-    def accept(self, file: Path, **claims: str) -> None:
-        header = dcmread(file, stop_before_pixels=True)
-        ingest = StudyIngest(
-            objects=self.objects,
-            studies=self.studies,
-            associations=AssociationStore(self.database, system_clock),
-            quiet_time=lambda _modality, _ae: 1.0,
-            max_object_bytes=self.limit,
-            reserve_bytes=self.reserve,
-        )
-        ingest.accept(
-            Received(
-                source=Source(listener="test", calling_ae="CT1"),
-                sop_class_uid=claims.get("sop_class_uid", str(header.SOPClassUID)),
-                sop_instance_uid=claims.get("sop_instance_uid", str(header.SOPInstanceUID)),
-                transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
-                data=io.BytesIO(data_set_bytes(file)),
-            )
-        )
+from tests.node.taking_in import TakingIn, named_in
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
+def bench(tmp_path: Path) -> Iterator[TakingIn]:
+    made = TakingIn(tmp_path).start()
     yield made
-    made.database.close()
+    made.close()
 
 
 @pytest.fixture
@@ -71,17 +37,19 @@ def file(tmp_path: Path) -> Path:
     return make_ct_series(tmp_path / "ct", slices=1, rows=16, columns=16)[0]
 
 
-def test_accepted_instance_is_a_readable_file_with_the_same_bytes(bench: Bench, file: Path) -> None:
+def test_accepted_instance_is_a_readable_file_with_the_same_bytes(
+    bench: TakingIn, file: Path
+) -> None:
     bench.accept(file)
     (study,) = bench.studies.list()
     (instance,) = bench.studies.instances(study.id)
-    path = bench.objects.path(instance.digest)
-    assert data_set_bytes(path) == data_set_bytes(file)
-    assert path.read_bytes()[:128] == bytes(128)
-    assert dcmread(path).PatientID == study.attributes.patient_id
+    content = bench.packs.read(instance.location)
+    assert content[-instance.size :] == data_set_bytes(file)
+    assert content[:128] == bytes(128)
+    assert dcmread(io.BytesIO(content)).PatientID == study.attributes.patient_id
 
 
-def test_same_bytes_again_are_a_success_that_changes_nothing(bench: Bench, file: Path) -> None:
+def test_same_bytes_again_are_a_success_that_changes_nothing(bench: TakingIn, file: Path) -> None:
     bench.accept(file)
     bench.accept(file)
     conservation = bench.studies.conservation()
@@ -89,7 +57,7 @@ def test_same_bytes_again_are_a_success_that_changes_nothing(bench: Bench, file:
 
 
 def test_other_bytes_under_the_same_uid_are_kept_beside_the_first(
-    bench: Bench, file: Path, tmp_path: Path
+    bench: TakingIn, file: Path, tmp_path: Path
 ) -> None:
     bench.accept(file)
     changed = dcmread(file)
@@ -99,40 +67,57 @@ def test_other_bytes_under_the_same_uid_are_kept_beside_the_first(
     bench.accept(other)
     (study,) = bench.studies.list()
     assert study.instances == 1
-    assert len(bench.studies.instances(study.id, include_conflicts=True)) == 2
+    both = bench.studies.instances(study.id, include_conflicts=True)
+    kept = {bench.packs.read(item.location)[-item.size :] for item in both}
+    assert kept == {data_set_bytes(file), data_set_bytes(other)}
     assert bench.studies.conservation().missing == 0
 
 
-def test_full_disk_is_refused_before_a_byte_is_written(bench: Bench, file: Path) -> None:
-    bench.reserve = 1 << 60
+def test_instances_of_an_association_count_for_it_and_hold_its_study(
+    bench: TakingIn, tmp_path: Path
+) -> None:
+    files = make_ct_series(tmp_path / "three", slices=3, rows=16, columns=16)
+    intake = bench.ingest.open(Source(listener="dimse", calling_ae="CT1"))
+    bench.store(intake, files)
+    intake.settle(10)
+    (record,) = bench.associations.recent()
+    assert (record.received, record.state) == (3, AssociationState.OPEN)
+    intake.close(aborted=False)
+    intake.settle(10)
+    assert bench.associations.recent()[0].state is AssociationState.RELEASED
+
+
+def test_full_disk_is_refused_before_a_byte_is_written(bench: TakingIn, file: Path) -> None:
+    bench.ingest.limits = replace(bench.ingest.limits, reserve_bytes=1 << 60)
     with pytest.raises(OutOfResources) as caught:
         bench.accept(file)
     assert caught.value.status == 0xA700
-    assert list(bench.objects.digests()) == []
+    assert bench.packs.names() == {}
 
 
-def test_object_beyond_the_limit_is_refused_and_leaves_nothing(bench: Bench, file: Path) -> None:
-    bench.limit = 10
-    with pytest.raises(OutOfResources):
+def test_object_beyond_the_limit_is_refused_and_leaves_nothing(tmp_path: Path, file: Path) -> None:
+    limits = IngestLimits(max_object_bytes=10, reserve_bytes=1)
+    bench = TakingIn(tmp_path, limits=limits).start()
+    with pytest.raises(TooLarge):
         bench.accept(file)
-    assert list(bench.objects.digests()) == []
-    assert bench.studies.list() == []
+    bench.close()
+    assert bench.packs.names() == {}
 
 
 @pytest.mark.parametrize("claim", ["sop_class_uid", "sop_instance_uid"])
 def test_data_set_that_is_not_what_the_command_says_is_quarantined(
-    claim: str, bench: Bench, file: Path
+    claim: str, bench: TakingIn, file: Path
 ) -> None:
     with pytest.raises(DataSetMismatch) as caught:
         bench.accept(file, **{claim: "1.2.3"})
     assert caught.value.status == 0xA900
     (kept,) = bench.studies.quarantined()
-    assert bench.objects.exists(kept.digest)
+    assert bench.packs.read(kept.location)[-kept.size :] == data_set_bytes(file)
     assert bench.studies.list() == []
 
 
 def test_data_set_with_a_malformed_uid_is_quarantined(
-    bench: Bench, file: Path, tmp_path: Path
+    bench: TakingIn, file: Path, tmp_path: Path
 ) -> None:
     dataset = dcmread(file)
     path = tmp_path / "bad.dcm"
@@ -145,8 +130,73 @@ def test_data_set_with_a_malformed_uid_is_quarantined(
     assert "StudyInstanceUID" in bench.studies.quarantined()[0].reason
 
 
-def test_database_that_is_gone_is_out_of_resources(bench: Bench, file: Path) -> None:
+@pytest.mark.parametrize(
+    "uid", ["../../../tmp/x", "1..2", "1.02", "1." + "2" * 64, "", "1.2\0", "é"]
+)
+def test_instance_uid_that_is_none_is_refused_before_a_byte_is_written(
+    uid: str, bench: TakingIn, file: Path
+) -> None:
+    with pytest.raises(InvalidInstance) as caught:
+        bench.accept(file, sop_instance_uid=uid)
+    assert caught.value.status == 0x0117
+    assert bench.packs.names() == {}
+
+
+def test_own_result_that_comes_back_is_known_by_its_header(
+    bench: TakingIn, file: Path, tmp_path: Path
+) -> None:
+    result = dcmread(file)
+    result.Manufacturer = result.ManufacturerModelName = "wetread"
+    path = tmp_path / "result.dcm"
+    result.save_as(path)
+    bench.accept(path)
+    conservation = bench.studies.conservation()
+    assert (conservation.own_results, conservation.missing) == (1, 0)
+    assert bench.studies.list() == []
+    assert "instances.not_new" in bench.told
+
+
+def test_database_that_is_gone_keeps_nobody_from_sending_and_its_rows_follow(
+    tmp_path: Path, file: Path
+) -> None:
+    bench = TakingIn(tmp_path)
     with bench.database.transaction() as session:
-        session.connection().exec_driver_sql("DROP TABLE receipt")
-    with pytest.raises((OutOfResources, CannotUnderstand)):
-        bench.accept(file)
+        session.connection().exec_driver_sql("ALTER TABLE receipt RENAME TO away")
+    bench.start()
+    intake = bench.ingest.open(Source(listener="dimse"))
+    bench.store(intake, [file])
+    assert not bench.indexer.drain(0.3)
+    with bench.database.transaction() as session:
+        session.connection().exec_driver_sql("ALTER TABLE away RENAME TO receipt")
+    assert bench.indexer.drain(20)
+    assert bench.told == ["index.waits", "index.goes_on"]
+    assert bench.studies.conservation().received == 1
+    intake.close(aborted=False)
+    bench.close()
+
+
+def test_index_that_is_too_far_behind_refuses_new_instances(tmp_path: Path, file: Path) -> None:
+    bench = TakingIn(tmp_path)  # the indexer does not run
+    bench.indexer._most_waiting = 3
+    intake = bench.ingest.open(Source(listener="dimse"))
+    bench.store(intake, [file, file])
+    with pytest.raises(OutOfResources, match="behind"):
+        intake.begin(*named_in(file))
+    with pytest.raises(OutOfResources):
+        bench.ingest.open(Source(listener="dimse"))
+    bench.database.close()
+
+
+def test_header_that_lies_far_behind_the_first_bytes_is_read(
+    bench: TakingIn, file: Path, tmp_path: Path
+) -> None:
+    dataset = dcmread(file)
+    block = dataset.private_block(0x0009, "wetread test", create=True)
+    block.add_new(0x01, "OB", bytes(200_000))
+    path = tmp_path / "long.dcm"
+    dataset.save_as(path)
+    bench.accept(path)
+    (study,) = bench.studies.list()
+    assert study.study_instance_uid == dataset.StudyInstanceUID
+    (instance,) = bench.studies.instances(study.id)
+    assert bench.packs.read(instance.location)[-instance.size :] == data_set_bytes(path)

@@ -4,129 +4,141 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
 
-from node.clock import system_clock
-from node.ingest import StudyIngest, part10_prefix
-from node.interfaces import Received, Source
-from node.reconcile import Reconciled, Reconciliation
-from storage.associations import AssociationStore
-from storage.database import Database, migrate
-from storage.events import EventStore
-from storage.objects import ObjectStore
+from node.interfaces import Source
+from storage.digests import new_digest
+from storage.pack_format import FIRST
 from storage.states import AssociationState
-from storage.studies import StudyStore
 from tests.factories import make_ct_series
-
-
-class Bench:
-    """A node's state without its processes."""
-
-    def __init__(self, folder: Path) -> None:
-        url = f"sqlite:///{folder}/test.db"
-        migrate(url)
-        self.database = Database(url)
-        self.objects = ObjectStore(folder / "objects")
-        self.studies = StudyStore(self.database, system_clock)
-        self.associations = AssociationStore(self.database, system_clock)
-        self.events = EventStore(self.database, system_clock)
-        self.ingest = StudyIngest(
-            objects=self.objects,
-            studies=self.studies,
-            associations=self.associations,
-            quiet_time=lambda _modality, _ae: 1.0,
-            max_object_bytes=1 << 30,
-            reserve_bytes=1,
-        )
-
-    def reconcile(self) -> Reconciled:
-        return Reconciliation(
-            objects=self.objects,
-            studies=self.studies,
-            associations=self.associations,
-            events=self.events,
-            ingest=self.ingest,
-            clock=system_clock,
-            own_model="wetread",
-        ).run()
-
-    def store_bytes_only(self, file: Path) -> str:
-        """Keep a file's data set as an interrupted receive would: bytes, and no row."""
-        header = dcmread(file, stop_before_pixels=True)
-        prefix = part10_prefix(
-            header.SOPClassUID, header.SOPInstanceUID, header.file_meta.TransferSyntaxUID
-        )
-        with file.open("rb") as data:
-            data.seek(140)
-            data.seek(144 + int.from_bytes(data.read(4), "little"))
-            return self.objects.write(data, prefix=prefix).digest
+from tests.node.listeners.receiving import data_set_bytes
+from tests.node.taking_in import TakingIn, named_in, start_of_data_set
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.database.close()
+def files(tmp_path: Path) -> list[Path]:
+    return make_ct_series(tmp_path / "ct", slices=3, rows=16, columns=16)
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return make_ct_series(tmp_path / "ct", slices=1, rows=16, columns=16)[0]
+def killed_after(folder: Path, files: list[Path], *, open_record: bool = False) -> None:
+    """Do what a node does until it is killed before it could write a row."""
+    bench = TakingIn(folder)
+    intake = bench.ingest.open(Source(listener="dimse", calling_ae="CT1"))
+    bench.store(intake, files)
+    if open_record:
+        intake.begin(*named_in(files[0]))
+        content = memoryview(files[0].read_bytes())[start_of_data_set(files[0]) :]
+        intake.write([content[:100]])
+    bench.database.close()
 
 
-def test_bytes_without_a_row_are_adopted(bench: Bench, file: Path) -> None:
-    digest = bench.store_bytes_only(file)
-    assert bench.reconcile().adopted == 1
-    (study,) = bench.studies.list()
-    assert study.listener == "reconciliation"
-    assert [item.digest for item in bench.studies.instances(study.id)] == [digest]
-    assert bench.reconcile().adopted == 0
-
-
-def test_own_result_without_a_row_is_left_for_its_job(
-    bench: Bench, file: Path, tmp_path: Path
+@pytest.mark.parametrize("open_record", [False, True])
+def test_instances_without_rows_are_indexed_and_what_was_cut_off_is_not(
+    tmp_path: Path, files: list[Path], open_record: bool
 ) -> None:
-    result = dcmread(file)
-    result.ManufacturerModelName = "wetread"
-    path = tmp_path / "result.dcm"
-    result.save_as(path)
-    bench.store_bytes_only(path)
-    outcome = bench.reconcile()
-    assert (outcome.adopted, outcome.missing) == (0, 0)
-    assert bench.studies.list() == []
+    killed_after(tmp_path, files, open_record=open_record)
+    bench = TakingIn(tmp_path)
+    assert bench.reconcile().indexed == 3
+    (study,) = bench.studies.list()
+    assert (study.instances, study.calling_ae) == (3, "CT1")
+    kept = {
+        bench.packs.read(item.location)[-item.size :] for item in bench.studies.instances(study.id)
+    }
+    assert kept == {data_set_bytes(file) for file in files}
+    (record,) = bench.associations.recent()
+    assert (record.state, record.received) == (AssociationState.ABORTED, 3)
+    again = bench.reconcile()
+    assert (again.indexed, again.missing) == (0, 0)
+    assert bench.studies.conservation().missing == 0
+    bench.close()
 
 
-def test_row_without_bytes_is_raised(bench: Bench, file: Path) -> None:
-    header = dcmread(file, stop_before_pixels=True)
-    with file.open("rb") as data:
-        data.seek(140)
-        data.seek(144 + int.from_bytes(data.read(4), "little"))
-        bench.ingest.accept(
-            Received(
-                source=Source(listener="test"),
-                sop_class_uid=header.SOPClassUID,
-                sop_instance_uid=header.SOPInstanceUID,
-                transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
-                data=data,
-            )
-        )
-    (digest,) = bench.objects.digests()
-    bench.objects.path(digest).unlink()
-    assert bench.reconcile().missing == 1
-    assert bench.events.recent(1)[0].action == "object.missing"
+def test_instances_that_have_rows_are_not_counted_twice(tmp_path: Path, files: list[Path]) -> None:
+    bench = TakingIn(tmp_path).start()
+    intake = bench.ingest.open(Source(listener="dimse"))
+    bench.store(intake, files[:2])
+    intake.settle(10)
+    bench.indexer.stop()
+    bench.store(intake, files[2:])
+    bench.database.close()
+    after = TakingIn(tmp_path)
+    assert after.reconcile().indexed == 1
+    assert after.studies.conservation().received == 3
+    assert after.studies.list()[0].instances == 3
+    after.close()
 
 
-def test_part_files_and_open_associations_are_ended(bench: Bench, tmp_path: Path) -> None:
+def test_record_that_was_torn_by_a_power_cut_ends_its_pack(
+    tmp_path: Path, files: list[Path]
+) -> None:
+    killed_after(tmp_path, files)
+    (pack,) = (tmp_path / "objects" / "packs").iterdir()
+    content = bytearray(pack.read_bytes())
+    content[-700] ^= 0xFF  # in the pixels of the last instance
+    pack.write_bytes(content)
+    bench = TakingIn(tmp_path)
+    assert bench.reconcile().indexed == 2
+    assert pack.stat().st_size < len(content)
+    assert bench.studies.conservation().missing == 0
+    bench.close()
+
+
+def test_record_with_a_note_of_another_version_is_raised(tmp_path: Path) -> None:
+    bench = TakingIn(tmp_path)
+    pack = bench.packs.borrow()
+    pack.begin(b"prefix")
+    pack.finish(new_digest().digest(), b"{}")
+    assert bench.reconcile().unread == 1
+    assert bench.events.recent(1)[0].action == "record.unread"
+    bench.database.close()
+
+
+def test_pack_that_is_gone_or_too_short_is_raised(tmp_path: Path, files: list[Path]) -> None:
+    bench = TakingIn(tmp_path).start()
+    bench.accept(files[0])
+    bench.close()
+    (pack,) = (tmp_path / "objects" / "packs").iterdir()
+    os.truncate(pack, pack.stat().st_size - 8)
+    after = TakingIn(tmp_path)
+    assert after.reconcile().missing == 1
+    assert after.events.recent(1)[0].action == "pack.missing"
+    pack.unlink()
+    assert after.reconcile().missing == 1
+    after.close()
+
+
+def test_cut_off_files_and_open_associations_are_ended(tmp_path: Path) -> None:
+    bench = TakingIn(tmp_path)
     part = tmp_path / "objects" / "incoming" / "left.part"
     part.write_bytes(b"half")
     past = time.time() - 60
     os.utime(part, (past, past))
-    bench.ingest.association_opened(Source(listener="dimse"))
+    spare = tmp_path / "objects" / "packs" / "left.new"
+    spare.write_bytes(b"half")
+    bench.associations.opened(
+        listener="dimse", calling_ae="CT1", called_ae="WETREAD", peer_address="127.0.0.1"
+    )
     outcome = bench.reconcile()
-    assert (outcome.parts_removed, outcome.associations_ended) == (1, 1)
+    assert (outcome.parts_removed, outcome.associations_ended) == (2, 1)
     assert not part.exists()
+    assert not spare.exists()
     assert bench.associations.recent(1)[0].state is AssociationState.ABORTED
+    bench.close()
+
+
+def test_empty_packs_of_the_last_run_are_used_again_if_they_were_written_in_advance(
+    tmp_path: Path,
+) -> None:
+    bench = TakingIn(tmp_path)
+    assert bench.packs.prepare_spare()
+    borrowed = bench.packs.borrow()
+    unprepared = bench.packs.borrow()
+    assert (borrowed.path.stat().st_size, unprepared.path.stat().st_size) == (1 << 20, FIRST - 32)
+    bench.database.close()
+    after = TakingIn(tmp_path)
+    after.reconcile()
+    assert after.packs.names() == {borrowed.name: 1 << 20}
+    assert after.packs.spare_count() == 1
+    after.close()

@@ -44,7 +44,7 @@ def fifo(tmp_path: Path) -> Path:
 
 
 def question(*paths: Path) -> dict[str, JsonValue]:
-    return {"fields": ["Modality"], "paths": [str(path) for path in paths]}
+    return {"fields": ["Modality"], "files": [{"path": str(path)} for path in paths]}
 
 
 def gone(pid: int) -> bool:
@@ -147,9 +147,9 @@ def test_child_ends_when_its_parent_is_killed(fifo: Path) -> None:
         "from node.sandbox import *; import threading, time\n"
         "box = Sandbox(memory_mib=4096)\n"
         "limits = Deadlines(soft=99, hard=99)\n"
-        "box.call('read_values', {'fields': [], 'paths': []}, deadlines=limits)\n"
+        "box.call('read_values', {'fields': [], 'files': []}, deadlines=limits)\n"
         "print(box.pid, flush=True)\n"
-        f"box.call('read_values', {{'fields': [], 'paths': [{str(fifo)!r}]}},"
+        f"box.call('read_values', {{'fields': [], 'files': [{{'path': {str(fifo)!r}}}]}},"
         " deadlines=limits)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:

@@ -21,6 +21,7 @@ from storage.records import (
     JobOutcome,
     LeasedDelivery,
     LeasedJob,
+    Location,
     NewInstance,
     NewJob,
     NewResult,
@@ -74,7 +75,8 @@ class Holding:
 
     def receive(self, number: int = 1, **changes: Any) -> Recorded:  # noqa: ANN401
         """Record one instance; the number stands for its UID and its bytes."""
-        return self.studies.record(new_instance(number, **changes))
+        association_id = changes.pop("association_id", None)
+        return self.studies.record(new_instance(number, **changes), association_id)
 
     def complete(self, study: str = STUDY) -> StudyRecord:
         """Let a study fall quiet and close it."""
@@ -135,7 +137,6 @@ def new_instance(  # noqa: PLR0913 - what a test may want to vary
     study: str = STUDY,
     series: int = 1,
     data: str | None = None,
-    association_id: int | None = None,
     quiet_seconds: float = QUIET,
     attributes: StudyAttributes | None = None,
     sop_instance_uid: str | None = None,
@@ -157,7 +158,7 @@ def new_instance(  # noqa: PLR0913 - what a test may want to vary
         listener="dimse",
         calling_ae=calling_ae,
         peer_address="127.0.0.1",
-        association_id=association_id,
+        location=Location(pack="0" * 32, offset=64 + 2000 * number, length=1400 + number),
         quiet_seconds=quiet_seconds,
     )
 

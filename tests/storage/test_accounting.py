@@ -8,7 +8,7 @@ from typing import TypeAlias
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.records import NotFoundError, QuarantinedInstance, StorageError
+from storage.records import Location, NotFoundError, QuarantinedInstance, StorageError
 from storage.states import StudyState, TransitionError
 from tests.storage.conftest import empty
 from tests.storage.holding import STUDY, Holding, digest, outcome, routing
@@ -72,7 +72,11 @@ def replay(held: Holding, study: str, number: int) -> None:
 
 def junk(held: Holding, study: str, number: int) -> None:
     item = QuarantinedInstance(
-        digest=digest(f"{study} {number}"), size=1, reason="junk", listener="dimse"
+        location=Location(pack="1" * 32, offset=64, length=404),
+        digest=digest(f"{study} {number}"),
+        size=1,
+        reason="junk",
+        listener="dimse",
     )
     held.studies.quarantine(item)
 

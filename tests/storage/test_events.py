@@ -2,7 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from storage.records import DeliveryAttempt, JsonValue, QuarantinedInstance, StudyAttributes
+from storage.records import (
+    DeliveryAttempt,
+    JsonValue,
+    Location,
+    QuarantinedInstance,
+    StudyAttributes,
+)
 from storage.states import DeliveryState, ErrorClass
 from tests.storage.holding import STUDY, Holding
 
@@ -49,7 +55,13 @@ def test_no_text_of_a_data_set_or_a_peer_stands_in_an_event(held: Holding) -> No
     held.deliveries.record(sent.delivery.id, sent.token, attempt)
     held.deliveries.park("PACS", held.clock(), canary)
     held.studies.quarantine(
-        QuarantinedInstance(digest="0" * 64, size=1, reason=canary, listener="dimse")
+        QuarantinedInstance(
+            location=Location(pack="1" * 32, offset=64, length=404),
+            digest="0" * 64,
+            size=1,
+            reason=canary,
+            listener="dimse",
+        )
     )
     assert held.studies.get(STUDY).attributes.patient_name == canary
     assert [event for event in held.events.recent(1000) if canary in str(event)] == []

@@ -135,5 +135,6 @@ def test_an_unknown_state_is_refused_by_the_database(held: Holding) -> None:
     held.receive()
     with pytest.raises(ConstraintError):
         held.execute(
-            "INSERT INTO association VALUES (1, '', '', '', '', '', 'lost', '2024-01-01', NULL)"
+            "INSERT INTO association"
+            " VALUES (1, '', '', '', '', '', '', 'lost', '2024-01-01', NULL, 0)"
         )

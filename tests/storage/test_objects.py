@@ -4,7 +4,6 @@ import errno
 import io
 import os
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import objects
+from storage import disk
+from storage.digests import new_digest
 from storage.objects import ObjectStore
 from storage.records import ObjectTooLargeError, OutOfResourcesError
 from tests.storage.holding import at_once
@@ -39,7 +39,7 @@ def spied(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[str]:
     """Return the steps as they happen, while they still do what they do."""
     steps: list[str] = []
     write_part, sync, rename = ObjectStore._write_part, ObjectStore._sync, ObjectStore._rename
-    sync_folder = objects._sync_folder
+    sync_folder = disk.sync_folder
 
     def spy_write(
         self: ObjectStore, file: BinaryIO, data: BinaryIO, prefix: bytes, limit: int | None
@@ -62,13 +62,13 @@ def spied(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[str]:
     monkeypatch.setattr(ObjectStore, "_write_part", spy_write)
     monkeypatch.setattr(ObjectStore, "_sync", spy_sync)
     monkeypatch.setattr(ObjectStore, "_rename", spy_rename)
-    monkeypatch.setattr(objects, "_sync_folder", spy_folder)
+    monkeypatch.setattr("storage.objects.sync_folder", spy_folder)
     return steps
 
 
 def test_an_object_is_named_by_the_digest_of_its_data_alone(store: ObjectStore) -> None:
     stored = store.write(io.BytesIO(DATA), prefix=PREFIX)
-    assert (stored.digest, stored.size) == (sha256(DATA).hexdigest(), len(DATA))
+    assert (stored.digest, stored.size) == (new_digest(DATA).hexdigest(), len(DATA))
     assert stored.created
     assert store.path(stored.digest).read_bytes() == PREFIX + DATA
     with store.open(stored.digest) as file:
@@ -98,7 +98,7 @@ def test_bytes_that_are_there_already_are_made_durable_too(
 
 def test_the_same_bytes_written_at_once_are_one_object(store: ObjectStore, root: Path) -> None:
     written = at_once(*[lambda: store.write(io.BytesIO(DATA), prefix=PREFIX)] * 8)
-    assert {stored.digest for stored in written} == {sha256(DATA).hexdigest()}
+    assert {stored.digest for stored in written} == {new_digest(DATA).hexdigest()}
     assert store.path(written[0].digest).read_bytes() == PREFIX + DATA
     assert parts(root) == []
 
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_synced_is_no_success(
     def failing(folder: Path) -> None:
         raise OSError(errno.EIO, str(folder))
 
-    monkeypatch.setattr(objects, "_sync_folder", failing)
+    monkeypatch.setattr("storage.objects.sync_folder", failing)
     with pytest.raises(OutOfResourcesError):
         store.write(io.BytesIO(DATA))
 

@@ -102,6 +102,7 @@ def upgrade() -> None:
     op.create_table(
         "association",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("token", sa.String(length=32), nullable=False),
         sa.Column("owner", sa.String(length=16), nullable=False),
         sa.Column("listener", sa.String(length=32), nullable=False),
         sa.Column("calling_ae", sa.String(length=64), nullable=False),
@@ -110,12 +111,22 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("received", sa.Integer(), nullable=False),
         sa.CheckConstraint(
             "state IN ('open', 'released', 'aborted')", name="ck_association_state_known"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_association"),
+        sa.UniqueConstraint("token", name="uq_association_token"),
     )
     op.create_index("ix_association_state", "association", ["state"], unique=False)
+    op.create_table(
+        "pack",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("owner", sa.String(length=16), nullable=False),
+        sa.Column("indexed_through", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_pack"),
+    )
     op.create_table(
         "destination",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -163,13 +174,15 @@ def upgrade() -> None:
         sa.Column("peer_address", sa.String(length=64), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("pack", sa.String(length=32), nullable=False),
+        sa.Column("pack_offset", sa.BigInteger(), nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["association_id"], ["association.id"], name="fk_quarantine_association_id_association"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_quarantine"),
     )
-    op.create_index("ix_quarantine_digest", "quarantine", ["digest"], unique=False)
     op.create_table(
         "receipt",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -181,7 +194,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("outcome", sa.String(length=16), nullable=False),
         sa.CheckConstraint(
-            "outcome IN ('stored', 'duplicate', 'conflict', 'own_result')",
+            "outcome IN ('stored', 'duplicate', 'conflict', 'own_result', 'not_indexed')",
             name="ck_receipt_outcome_known",
         ),
         sa.ForeignKeyConstraint(
@@ -189,7 +202,6 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_receipt"),
     )
-    op.create_index("ix_receipt_association_id", "receipt", ["association_id"], unique=False)
     op.create_index("ix_receipt_outcome", "receipt", ["outcome"], unique=False)
     op.create_table(
         "study",
@@ -314,6 +326,9 @@ def upgrade() -> None:
         sa.Column("instance_number", sa.Text(), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("pack", sa.String(length=32), nullable=False),
+        sa.Column("pack_offset", sa.BigInteger(), nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
@@ -332,7 +347,6 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_instance_association_id", "instance", ["association_id"], unique=False)
-    op.create_index("ix_instance_digest", "instance", ["digest"], unique=False)
     op.create_index("ix_instance_study_id_state", "instance", ["study_id", "state"], unique=False)
     op.create_index(
         "uq_instance_current",
@@ -454,7 +468,6 @@ def downgrade() -> None:
         postgresql_where=sa.text("state = 'current'"),
     )
     op.drop_index("ix_instance_study_id_state", table_name="instance")
-    op.drop_index("ix_instance_digest", table_name="instance")
     op.drop_index("ix_instance_association_id", table_name="instance")
     op.drop_table("instance")
     op.drop_table("series")
@@ -467,12 +480,11 @@ def downgrade() -> None:
     op.drop_index("ix_study_accession_number", table_name="study")
     op.drop_table("study")
     op.drop_index("ix_receipt_outcome", table_name="receipt")
-    op.drop_index("ix_receipt_association_id", table_name="receipt")
     op.drop_table("receipt")
-    op.drop_index("ix_quarantine_digest", table_name="quarantine")
     op.drop_table("quarantine")
     op.drop_table("rule_revision")
     op.drop_table("engine")
     op.drop_table("destination")
+    op.drop_table("pack")
     op.drop_index("ix_association_state", table_name="association")
     op.drop_table("association")

@@ -20,6 +20,7 @@ from storage.records import (
     EngineRecord,
     JobOutcome,
     JsonValue,
+    Location,
     NewInstance,
     NewJob,
     NewResult,
@@ -202,9 +203,10 @@ class PlantedNode:
                 listener="dimse",
                 calling_ae="CT_SCANNER",
                 peer_address="10.0.0.5",
-                association_id=association_id,
+                location=Location(pack="0" * 32, offset=64, length=524_688),
                 quiet_seconds=30,
-            )
+            ),
+            association_id,
         )
 
     def complete(self, study: str = STUDY) -> StudyRecord:
@@ -288,7 +290,11 @@ class PlantedNode:
     def quarantine(self, reason: str = "no SOP Class UID") -> None:
         self.studies.quarantine(
             QuarantinedInstance(
-                digest=digest_of(reason), size=5123, reason=reason, listener="folder"
+                digest=digest_of(reason),
+                size=5123,
+                location=Location(pack="1" * 32, offset=64, length=5500),
+                reason=reason,
+                listener="folder",
             )
         )
 

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from node.interfaces import Ingest, Received, Source
+from node.interfaces import Ingest, Intake, Received, Source
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -27,33 +27,72 @@ class KeepingIngest(Ingest):
         self.syntaxes: dict[str, str] = {}
         self.sources: list[Source] = []
         self.opened: list[Source] = []
-        self.closed: list[tuple[int, bool]] = []
+        self.closed: list[bool] = []
         self.errors: list[Exception] = []
         self.largest = 0
+        self.abandoned = 0
         self.keep = True
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
-    def association_opened(self, source: Source) -> int:
-        with self._lock:
+    def open(self, source: Source) -> KeepingIntake:
+        with self.lock:
             self.opened.append(source)
-            return len(self.opened)
-
-    def association_closed(self, association_id: int, *, aborted: bool) -> None:
-        with self._lock:
-            self.closed.append((association_id, aborted))
+        return KeepingIntake(self, source)
 
     def accept(self, received: Received) -> None:
-        if self.errors:
-            raise self.errors.pop(0)
-        content = bytearray()
+        intake = KeepingIntake(self, received.source)
+        intake.begin(
+            received.sop_class_uid, received.sop_instance_uid, received.transfer_syntax_uid
+        )
         while chunk := received.data.read(1 << 20):
-            self.largest += len(chunk)
-            if self.keep:
-                content += chunk
-        with self._lock:
-            self.kept[received.sop_instance_uid] = bytes(content)
-            self.syntaxes[received.sop_instance_uid] = received.transfer_syntax_uid
-            self.sources.append(received.source)
+            intake.write([memoryview(chunk)])
+        intake.finish()
+
+
+class KeepingIntake(Intake):
+    """One association of it; `closed` gets whether it was aborted."""
+
+    def __init__(self, ingest: KeepingIngest, source: Source) -> None:
+        self._ingest = ingest
+        self._source = source
+        self._content = bytearray()
+        self._named = ("", "")
+        self._open = False
+
+    def begin(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
+        del sop_class_uid
+        if self._ingest.errors:
+            raise self._ingest.errors.pop(0)
+        self._content.clear()
+        self._named = (sop_instance_uid, transfer_syntax_uid)
+        self._open = True
+
+    def write(self, pieces: Sequence[memoryview]) -> None:
+        assert self._open
+        for piece in pieces:
+            self._ingest.largest += len(piece)
+            if self._ingest.keep:
+                self._content += piece
+
+    def finish(self, pieces: Sequence[memoryview] = ()) -> None:
+        self.write(pieces)
+        self._open = False
+        uid, syntax = self._named
+        with self._ingest.lock:
+            self._ingest.kept[uid] = bytes(self._content)
+            self._ingest.syntaxes[uid] = syntax
+            self._ingest.sources.append(self._source)
+
+    def abandon(self) -> None:
+        self._ingest.abandoned += self._open
+        self._open = False
+
+    def settle(self, seconds: float) -> None:
+        del seconds
+
+    def close(self, *, aborted: bool) -> None:
+        with self._ingest.lock:
+            self._ingest.closed.append(aborted)
 
 
 def data_set_bytes(path: Path) -> bytes:

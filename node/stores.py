@@ -1,0 +1,80 @@
+"""Everything that keeps a node's state, opened from its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from node.clock import Clock, system_clock
+from node.settings import Settings
+from storage.associations import AssociationStore
+from storage.database import Database, check_schema, downgrade, migrate
+from storage.deliveries import DeliveryStore
+from storage.engines import EngineStore
+from storage.events import EventStore
+from storage.jobs import JobStore
+from storage.objects import ObjectStore
+from storage.packs import PackStore
+from storage.rules import RuleStore
+from storage.studies import StudyStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Everything that keeps state."""
+
+    database: Database
+    packs: PackStore
+    objects: ObjectStore
+    associations: AssociationStore
+    studies: StudyStore
+    jobs: JobStore
+    deliveries: DeliveryStore
+    rules: RuleStore
+    engines: EngineStore
+    events: EventStore
+
+
+def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
+    """Open the stores of a node; the database must have this version's schema.
+
+    Raises:
+        SchemaError: saying what to run.
+    """
+    url = settings.database_url()
+    check_schema(url)
+    database = Database(url)
+    return Stores(
+        database=database,
+        packs=PackStore(
+            settings.node.data_dir / "objects" / "packs",
+            pack_bytes=settings.storage.pack_mib << 20,
+            durable=settings.storage.durability == "sync",
+        ),
+        objects=ObjectStore(settings.node.data_dir / "objects"),
+        associations=AssociationStore(database, clock, owner=settings.node.name),
+        studies=StudyStore(database, clock),
+        jobs=JobStore(database, clock),
+        deliveries=DeliveryStore(database, clock),
+        rules=RuleStore(database, clock),
+        engines=EngineStore(database, clock),
+        events=EventStore(database, clock),
+    )
+
+
+def prepare(settings: Settings) -> None:
+    """Make the data folder and, on SQLite, bring the schema up to date.
+
+    A PostgreSQL schema is shared by several nodes: there a person runs `wetread migrate`.
+    """
+    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    if settings.database_url().startswith("sqlite"):
+        migrate(settings.database_url())
+
+
+def move_schema(settings: Settings, revision: str, *, down: bool) -> None:
+    """Bring the schema to a revision, or back to an older one (`wetread migrate`)."""
+    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    if down:
+        downgrade(settings.database_url(), revision)
+    else:
+        migrate(settings.database_url(), revision)

@@ -1,0 +1,364 @@
+"""Received instances, one behind the other in append-only files: one sync makes one durable.
+
+A pack is written by one association at a time. Each record in it is a whole DICOM file (PS3.10) and
+a note that says what the index must know, framed by a head that is written last:
+
+    head (FRAME)  preamble, file meta, data set  note  padding to 8 bytes
+
+A record whose head and digest agree was finished; the sender of any other one was never answered.
+Packs are filled with zeros in advance where they can be: a sync then has only data to write and
+no space to allocate, which is several times as fast on a journaling file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from storage.disk import punch_hole, resource_error, sync_folder
+from storage.pack_format import CHUNK, FIRST, FRAME, MAGIC, PackRecord, head_of, record_at
+from storage.records import Location
+
+MOST_PIECES: Final = 1000
+SUFFIX: Final = ".pack"
+UNFINISHED: Final = ".new"
+
+
+class Pack:
+    """One open pack, in the hands of one association: `begin`, `write`..., then `finish`.
+
+    Raises:
+        OutOfResourcesError: from every method that writes; the record is given up, those before it
+            stand. After a failed sync nothing more is written to this pack.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, durable: bool) -> None:
+        self.name = path.stem
+        self.path = path
+        self.descriptor = descriptor
+        self.end = FIRST  # where the next record starts
+        self.failed = False
+        self.unsynced = 0
+        self._durable = durable
+        self._salt = uuid.UUID(self.name).bytes
+        self._position = FIRST
+        self._prefix = 0
+        self.open_record = False
+
+    @property
+    def written(self) -> int:
+        """Bytes of the DICOM file of the open record so far."""
+        return self._position - self.end - FRAME
+
+    def begin(self, prefix: bytes) -> None:
+        """Start a record with preamble and file meta; nothing is written yet but the prefix."""
+        self._prefix = len(prefix)
+        self._position = self.end + FRAME
+        self.open_record = True
+        self._put([prefix])
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Append bytes of the data set, as they came."""
+        for start in range(0, len(pieces), MOST_PIECES):
+            self._put(list(pieces[start : start + MOST_PIECES]))
+
+    def read_back(self, offset: int, length: int) -> bytes:
+        """Return bytes of the open record's data set, counted from its first byte."""
+        first = self.end + FRAME + self._prefix + offset
+        return os.pread(self.descriptor, max(0, min(length, self._position - first)), first)
+
+    def location(self, pieces: Sequence[bytes | memoryview] = ()) -> Location:
+        """Return where the open record's DICOM file lies, once these pieces are added to it."""
+        length = self._position - self.end - FRAME + sum(map(len, pieces))
+        return Location(pack=self.name, offset=self.end + FRAME, length=length)
+
+    def finish(self, digest: bytes, note: bytes, pieces: Sequence[bytes | memoryview] = ()) -> None:
+        """Add the last bytes and close the record; with `durable` it is on the disk then."""
+        if len(pieces) > MOST_PIECES - 2:
+            self.write(pieces)
+            pieces = ()
+        length = self.location(pieces).length
+        behind = self.end + FRAME + length + len(note)
+        self._put([*pieces, note, bytes(-behind % 8)])
+        head = head_of(self._salt, length - self._prefix, self._prefix, note, digest)
+        try:
+            os.pwrite(self.descriptor, head, self.end)
+        except OSError as error:
+            raise resource_error(error) from error
+        self.unsynced += self._position - self.end
+        if self._durable:
+            self.sync()
+        self.end = self._position
+        self.open_record = False
+
+    def abandon(self) -> None:
+        """Give the open record up: the next one takes its place."""
+        self._position = self.end
+        self.open_record = False
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        try:
+            os.fdatasync(self.descriptor)
+        except OSError as error:
+            self.failed = True  # what the kernel then does with the pages is not known
+            raise resource_error(error) from error
+        self.unsynced = 0
+
+    def _put(self, pieces: list[bytes | memoryview]) -> None:
+        want = sum(map(len, pieces))
+        try:
+            done = os.pwritev(self.descriptor, pieces, self._position)
+            while done < want:
+                pieces = _behind(pieces, done)
+                self._position += done
+                want -= done
+                done = os.pwritev(self.descriptor, pieces, self._position)
+        except OSError as error:
+            raise resource_error(error) from error
+        self._position += done
+
+    def seal(self) -> None:
+        """End the pack where its last record ends, and close it."""
+        try:
+            os.ftruncate(self.descriptor, self.end)
+            os.fdatasync(self.descriptor)
+        except OSError as error:
+            raise resource_error(error) from error
+        finally:
+            os.close(self.descriptor)
+
+
+class PackStore:
+    """The packs in one folder. `durable` False: a record is synced later, by `flush`."""
+
+    def __init__(self, folder: Path, *, pack_bytes: int = 64 << 20, durable: bool = True) -> None:
+        self.folder = folder
+        self.pack_bytes = pack_bytes
+        self._durable = durable
+        self._lock = threading.Lock()
+        self._idle: list[Pack] = []
+        self._lent: set[Pack] = set()
+        self._spares: list[Path] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        for level in (folder, folder.absolute().parent, folder.absolute().parent.parent):
+            sync_folder(level)
+
+    # ------------------------------------------------------------ writing
+
+    def borrow(self) -> Pack:
+        """Hand out a pack that nobody else writes to.
+
+        Raises:
+            OutOfResourcesError: there is no spare one, and a new one cannot be made.
+        """
+        with self._lock:
+            pack = self._idle.pop() if self._idle else None
+            spare = self._spares.pop() if pack is None and self._spares else None
+        if pack is None:
+            pack = self._open_spare(spare) if spare is not None else self._create()
+        with self._lock:
+            self._lent.add(pack)
+        return pack
+
+    def give_back(self, pack: Pack) -> None:
+        """Take a pack back; a full one, or one whose disk failed, is sealed."""
+        pack.abandon()
+        usable = not pack.failed and pack.end < self.pack_bytes
+        with self._lock:
+            self._lent.discard(pack)
+            if usable:
+                self._idle.append(pack)
+        if not usable:
+            pack.seal()
+
+    def flush(self) -> None:
+        """Bring every finished record to the disk (`durable` False: they may not be there yet).
+
+        Raises:
+            OutOfResourcesError: the disk fails.
+        """
+        with self._lock:
+            packs = [pack for pack in (*self._idle, *self._lent) if pack.unsynced]
+        for pack in packs:
+            pack.sync()
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes of finished records that are not on the disk for certain."""
+        with self._lock:
+            return sum(pack.unsynced for pack in (*self._idle, *self._lent))
+
+    def prepare_spare(self, keep_going: threading.Event | None = None) -> bool:
+        """Write one spare pack in advance; False if told to stop meanwhile.
+
+        Raises:
+            OutOfResourcesError: the disk cannot take it.
+        """
+        name = uuid.uuid4().hex
+        unfinished = self.folder / f"{name}{UNFINISHED}"
+        try:
+            complete = _write_zeros(unfinished, name, self.pack_bytes, keep_going)
+            if complete:
+                unfinished.rename(self.folder / f"{name}{SUFFIX}")
+                sync_folder(self.folder)
+        except OSError as error:
+            raise resource_error(error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+        if complete:
+            with self._lock:
+                self._spares.append(self.folder / f"{name}{SUFFIX}")
+        return complete
+
+    def spare_count(self) -> int:
+        """How many packs lie ready."""
+        with self._lock:
+            return len(self._spares) + len(self._idle)
+
+    def close(self) -> None:
+        """Seal every pack that has a record; empty ones stay as spares of the next start."""
+        with self._lock:
+            packs, self._idle = self._idle, []
+        for pack in packs:
+            if pack.end > FIRST:
+                pack.seal()
+            else:
+                os.close(pack.descriptor)
+                self.settle(pack.name, FIRST)
+
+    def _open_spare(self, path: Path) -> Pack:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise resource_error(error) from error
+        return Pack(path, descriptor, durable=self._durable)
+
+    def _create(self) -> Pack:
+        name = uuid.uuid4().hex
+        path = self.folder / f"{name}{SUFFIX}"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            os.pwrite(descriptor, MAGIC + uuid.UUID(name).bytes, 0)
+            os.fsync(descriptor)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise resource_error(error) from error
+        return Pack(path, descriptor, durable=self._durable)
+
+    # ------------------------------------------------------------ reading
+
+    def path(self, location: Location) -> Path:
+        """Return the file that holds an instance."""
+        return self.folder / f"{_name(location.pack)}{SUFFIX}"
+
+    def read(self, location: Location) -> bytes:
+        """Return the DICOM file of an instance.
+
+        Raises:
+            OSError: the pack is not there.
+        """
+        with self.path(location).open("rb") as file:
+            file.seek(location.offset)
+            return file.read(location.length)
+
+    def free_bytes(self) -> int:
+        """Return how much the disk under the packs can still take."""
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize
+
+    def names(self) -> dict[str, int]:
+        """Return the packs that are there, with their length in bytes."""
+        found = {}
+        for item in os.scandir(self.folder):
+            if item.name.endswith(SUFFIX):
+                with contextlib.suppress(FileNotFoundError):
+                    found[item.name.removesuffix(SUFFIX)] = item.stat().st_size
+        return found
+
+    def records(self, name: str, start: int = 0) -> Iterator[PackRecord]:
+        """Yield the finished records of a pack from a position on, each checked whole."""
+        path = self.folder / f"{_name(name)}{SUFFIX}"
+        salt = uuid.UUID(name).bytes
+        position = max(start, FIRST)
+        with path.open("rb") as file:
+            while (record := record_at(file.fileno(), name, salt, position)) is not None:
+                yield record
+                position = record.end
+
+    # ------------------------------------------------------------ tidying
+
+    def settle(self, name: str, end: int) -> None:
+        """After a crash: cut a pack behind its last record, or keep an empty one as a spare.
+
+        Raises:
+            OutOfResourcesError: the disk is read-only or failing.
+        """
+        path = self.folder / f"{_name(name)}{SUFFIX}"
+        try:
+            size = path.stat().st_size
+            if end > FIRST:
+                if size > end:
+                    os.truncate(path, end)
+            elif size == self.pack_bytes:
+                with self._lock:
+                    self._spares.append(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            raise resource_error(error) from error
+
+    def sweep(self) -> int:
+        """Remove spares whose writing was cut off; return how many. Before anything is borrowed."""
+        left = list(self.folder.glob(f"*{UNFINISHED}"))
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
+    def delete(self, location: Location) -> None:
+        """Give the space of an instance back. Only retention may call this (invariant 2).
+
+        Raises:
+            OutOfResourcesError: the disk is read-only or failing.
+        """
+        try:
+            punch_hole(self.path(location), location.offset, location.length)
+        except OSError as error:
+            raise resource_error(error) from error
+
+
+def _write_zeros(path: Path, name: str, length: int, keep_going: threading.Event | None) -> bool:
+    zeros = bytes(CHUNK)
+    with path.open("xb") as file:
+        path.chmod(0o640)
+        for written in range(0, length, CHUNK):
+            if keep_going is not None and not keep_going.is_set():
+                return False
+            file.write(zeros[: length - written])
+        file.flush()
+        os.fsync(file.fileno())
+        os.pwrite(file.fileno(), MAGIC + uuid.UUID(name).bytes, 0)
+        os.fsync(file.fileno())
+    return True
+
+
+def _name(text: str) -> str:
+    """Return a pack's name if it is one: it becomes part of a path."""
+    if len(text) != 32 or not set(text) <= set("0123456789abcdef"):  # noqa: PLR2004 - a UUID
+        raise ValueError("a pack is named by 32 lower-case hexadecimal digits")
+    return text
+
+
+def _behind(pieces: list[bytes | memoryview], done: int) -> list[bytes | memoryview]:
+    """Return what is left of some pieces when their first bytes are written."""
+    for index, piece in enumerate(pieces):
+        if done < len(piece):
+            return [memoryview(piece)[done:], *pieces[index + 1 :]]
+        done -= len(piece)
+    return []
