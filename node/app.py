@@ -18,14 +18,14 @@ from engines.package import shipped_folder
 from node.admin.app import AdminServer
 from node.admin.context import AdminContext, ListenerSummary, SettingsSummary
 from node.alerts import Alerts
+from node.assembly import completion_sweeps
 from node.catalogue import Catalogue
 from node.clock import Clock, system_clock
-from node.completion import Completion
 from node.dispatch import Dispatcher, DispatchLimits
 from node.doors import build_listeners, build_targets
 from node.ingest import IngestLimits, OwnDevice, StudyIngest, tell
 from node.interfaces import DeliveryTarget, DeviceIdentity, Listener, PluginSettings
-from node.planning import Planner, RuleBooks, read_rules
+from node.planning import read_rules
 from node.pool import WorkerPool
 from node.reconcile import Reconciliation
 from node.sandbox import Sandbox
@@ -133,6 +133,7 @@ class Node:
         return StudyIngest(
             packs=self.stores.packs,
             indexer=indexer,
+            expectations=self.stores.expectations,
             quiet_time=lambda modality, ae: quiet_seconds_for(self.settings, modality, ae),
             limits=IngestLimits(
                 max_object_bytes=storage.max_object_mib << 20,
@@ -204,11 +205,16 @@ class Node:
         )
 
     def _start_sweeps(self, ingest: StudyIngest) -> None:
-        completion = self._completion(ingest)
         seconds = self.settings.completion.sweep_seconds
         scheduler = Scheduler(
             (
-                Sweep(name="completion", seconds=seconds, run=completion.sweep),
+                *completion_sweeps(
+                    self.settings,
+                    self.stores,
+                    self._header_sandbox,
+                    self._clock,
+                    lambda: ingest.settle(SETTLE_SECONDS),
+                ),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
                 Sweep(
                     name="overdue",
@@ -232,22 +238,6 @@ class Node:
         )
         scheduler.start()
         self._closers.callback(scheduler.stop)
-
-    def _completion(self, ingest: StudyIngest) -> Completion:
-        planner = Planner(
-            studies=self.stores.studies,
-            packs=self.stores.packs,
-            rules=RuleBooks(self.stores.rules),
-            sandbox=self._header_sandbox,
-            clock=self._clock,
-            max_attempts=self.settings.worker.max_attempts,
-        )
-        return Completion(
-            studies=self.stores.studies,
-            planner=planner,
-            clock=self._clock,
-            settled=lambda: ingest.settle(SETTLE_SECONDS),
-        )
 
     def _alerts(self) -> Alerts:
         alerts = self.settings.alerts

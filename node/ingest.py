@@ -15,6 +15,8 @@ from typing import Final, TypeAlias
 import structlog
 
 from node.clock import Clock
+from node.expectation import Expectation
+from node.expecting import keep_expectation
 from node.file_meta import part10_prefix
 from node.headers import UID_PATTERN, HeaderError, HeaderReader, IndexHeader
 from node.interfaces import (
@@ -30,6 +32,7 @@ from node.interfaces import (
     TooLarge,
 )
 from storage.digests import new_digest
+from storage.expectations import ExpectationStore
 from storage.indexing import Ended, Indexer, Opened
 from storage.notes import Entry, NoteWriter
 from storage.packs import Pack, PackStore
@@ -89,6 +92,7 @@ class StudyIngest(Ingest):
         *,
         packs: PackStore,
         indexer: Indexer,
+        expectations: ExpectationStore,
         quiet_time: QuietTime,
         limits: IngestLimits,
         own_device: OwnDevice,
@@ -96,6 +100,7 @@ class StudyIngest(Ingest):
     ) -> None:
         self.packs = packs
         self.indexer = indexer
+        self.expectations = expectations
         self.quiet_time = quiet_time
         self.limits = limits
         self.own_device = own_device
@@ -122,6 +127,10 @@ class StudyIngest(Ingest):
         finally:
             intake.close(aborted=False)
             intake.settle(ROWS_WITHIN_SECONDS)
+
+    def expected(self, expectation: Expectation) -> None:
+        """Keep what a procedure step or notification says that a study has."""
+        keep_expectation(self.expectations, expectation)
 
     def settle(self, seconds: float) -> bool:
         """Bring all that was acknowledged to the disk and into the index; False: not within that.

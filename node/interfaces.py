@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from pydicom.dataset import Dataset
 
 from engines.findings import Outcome
+from node.expectation import Expectation
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.277203056423785426668413923478628396765"
 IMPLEMENTATION_VERSION_NAME: Final = "WETREAD_0_1"
@@ -155,6 +156,14 @@ class Ingest(ABC):
 
         Raises:
             IngestError: with the status that says why not.
+        """
+
+    @abstractmethod
+    def expected(self, expectation: Expectation) -> None:
+        """Keep what is said that a study has; when this returns it may be answered.
+
+        Raises:
+            ExpectationError: with the status to answer.
         """
 
 

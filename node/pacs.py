@@ -21,7 +21,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.listeners.dimse import TRANSFER_SYNTAXES
+from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"

@@ -5,15 +5,18 @@ The deciding is `node.routing`, which is pure; this module feeds it and keeps it
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 import structlog
 from pydantic import JsonValue
 
 from node.clock import Clock
+from node.conditions import Values, number_of
 from node.routing import (
     Decision,
     InstanceHeaders,
@@ -25,6 +28,7 @@ from node.routing import (
     parse_rules,
 )
 from node.sandbox import Deadlines, Sandbox, SandboxCrash, SandboxDeadline, SandboxFailed
+from node.slice_positions import Gap, Slice, gaps_of
 from storage.packs import PackStore
 from storage.records import InstanceRecord, NewJob, Routing, StudyRecord
 from storage.records import JsonValue as StoredJson
@@ -32,8 +36,16 @@ from storage.rules import RuleStore
 from storage.studies import StudyStore
 
 BATCH: Final = 500
+POSITION: Final = "ImagePositionPatient"
+ORIENTATION: Final = "ImageOrientationPatient"
+NUMBER: Final = "InstanceNumber"
+GEOMETRY: Final = frozenset({POSITION, ORIENTATION, NUMBER})
+MOST_REMEMBERED: Final = 256
 READ_DEADLINES: Final = Deadlines(soft=30, hard=120)
 ONE_FILE_DEADLINES: Final = Deadlines(soft=5, hard=10)
+
+Held: TypeAlias = tuple[int, int, int, datetime, int]
+"""What a study's headers, and what follows from them, are of: its instances, and the rules."""
 
 log = structlog.get_logger()
 
@@ -91,7 +103,21 @@ class Plan:
 
     revision: int
     decision: Decision
+    gaps: tuple[Gap, ...]
     unreadable: Mapping[str, str]  # SOP Instance UID -> why its header could not be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderEvidence:
+    """What the headers of a study say about whether it is complete.
+
+    `quiet_seconds` is the longest quiet time that a matching rule asks for, 0 if none does (R1);
+    `waited_for` are rules that require a complete study and whose series is absent.
+    """
+
+    quiet_seconds: float = 0.0
+    gaps: tuple[Gap, ...] = ()
+    waited_for: tuple[str, ...] = ()
 
 
 class Planner:
@@ -113,6 +139,8 @@ class Planner:
         self._sandbox = sandbox
         self._clock = clock
         self._max_attempts = max_attempts
+        self._read_last: tuple[Held, StudyHeaders, Mapping[str, str]] | None = None
+        self._evidence: OrderedDict[Held, HeaderEvidence] = OrderedDict()
 
     def plan(self, study: StudyRecord) -> Plan:
         """Decide for one study, without writing anything.
@@ -121,17 +149,39 @@ class Planner:
             NoRulesError, SandboxError: nothing could be decided now.
         """
         book = self._rules.current()
-        instances = self._studies.instances(study.id)
-        fields = tuple(sorted(book.rules.fields))
-        values = self._read(instances, fields)
+        headers, unreadable = self._headers(study, book)
         decision = decide(
             book.rules,
-            _headers(study, instances, values),
+            headers,
             calling_ae=study.calling_ae,
             now=self._clock(),
+            verdict=str(study.evidence.get("verdict", "")),
         )
-        unreadable = {uid: str(found["error"]) for uid, found in values.items() if "error" in found}
-        return Plan(revision=book.revision, decision=decision, unreadable=unreadable)
+        gaps = tuple(
+            gap
+            for series in headers.series
+            for gap in gaps_of(series.series_instance_uid, [*map(_slice, series.instances)])
+        )
+        return Plan(revision=book.revision, decision=decision, gaps=gaps, unreadable=unreadable)
+
+    def evidence(self, study: StudyRecord) -> HeaderEvidence:
+        """Return what the study's headers say; they are read again only if it received more.
+
+        Raises:
+            NoRulesError, SandboxError: nothing could be said now.
+        """
+        held = _held(study, self._rules.current())
+        found = self._evidence.get(held)
+        if found is None:
+            plan = self.plan(study)
+            found = self._evidence[held] = HeaderEvidence(
+                quiet_seconds=plan.decision.quiet_seconds or 0.0,
+                gaps=plan.gaps,
+                waited_for=plan.decision.waited_for,
+            )
+            if len(self._evidence) > MOST_REMEMBERED:
+                self._evidence.popitem(last=False)
+        return found
 
     def route(self, study: StudyRecord) -> list[int]:
         """Decide for a complete study and write its jobs, in one transaction."""
@@ -160,11 +210,22 @@ class Planner:
         log.info("study.routed", study_id=study.id, revision=study.revision, jobs=len(jobs))
         return jobs
 
-    def rule_quiet_seconds(self, study: StudyRecord) -> float:
-        """Return the longest quiet time that a matching rule asks for; 0 if none does (R1)."""
-        if not any(rule.quiet_seconds for rule in self._rules.current().rules.rules):
-            return 0.0
-        return self.plan(study).decision.quiet_seconds or 0.0
+    def _headers(
+        self, study: StudyRecord, book: RuleBook
+    ) -> tuple[StudyHeaders, Mapping[str, str]]:
+        """Read the headers of a study, once for completeness and routing together.
+
+        Returns them, and by SOP Instance UID why one could not be read.
+        """
+        held = _held(study, book)
+        if self._read_last is None or self._read_last[0] != held:
+            instances = self._studies.instances(study.id)
+            values = self._read(instances, tuple(sorted(book.rules.fields | GEOMETRY)))
+            unreadable = {
+                uid: str(found["error"]) for uid, found in values.items() if "error" in found
+            }
+            self._read_last = (held, _study_headers(study, instances, values), unreadable)
+        return self._read_last[1], self._read_last[2]
 
     def _read(
         self, instances: Sequence[InstanceRecord], fields: tuple[str, ...]
@@ -222,7 +283,7 @@ class Planner:
         }
 
 
-def _headers(
+def _study_headers(
     study: StudyRecord,
     instances: Sequence[InstanceRecord],
     values: Mapping[str, Mapping[str, JsonValue]],
@@ -251,3 +312,23 @@ def _tuple(value: JsonValue) -> tuple[str | int | float, ...] | None:
     if not isinstance(value, list):
         return None
     return tuple(item for item in value if isinstance(item, str | int | float))
+
+
+def _held(study: StudyRecord, book: RuleBook) -> Held:
+    return (study.id, study.revision, study.instances, study.last_received_at, book.revision)
+
+
+def _slice(instance: InstanceHeaders) -> Slice:
+    numbers = _numbers(instance.values.get(NUMBER))
+    return Slice(
+        position=_numbers(instance.values.get(POSITION)) or None,
+        orientation=_numbers(instance.values.get(ORIENTATION)) or None,
+        instance_number=int(numbers[0]) if numbers else None,
+    )
+
+
+def _numbers(values: Values) -> tuple[float, ...]:
+    """Return values as finite numbers; none of them, where one is no number."""
+    found = [number_of(value) for value in values or ()]
+    numbers = tuple(float(number) for number in found if number is not None)
+    return numbers if len(numbers) == len(found) else ()

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from pydantic import JsonValue
 
+from node.completeness import Verdict
 from node.conditions import (
     CALLING_AE,
     SERIES_INSTANCES,
@@ -28,6 +29,8 @@ from node.conditions import (
 from node.rules import Preference, Rule, RulesError, RuleSet, parse_rules
 
 Found: TypeAlias = dict[str, JsonValue]
+
+NO_SERIES_FITS: Final = "no series fits"
 
 __all__ = [
     "Decision",
@@ -85,6 +88,7 @@ class Decision:
 
     jobs: tuple[PlannedJob, ...]
     quiet_seconds: float | None  # the longest that a matching rule asks for
+    waited_for: tuple[str, ...]  # rules that require a complete study, and whose series is absent
     explanation: Mapping[str, JsonValue]
 
 
@@ -161,10 +165,18 @@ PSEUDO_FIELDS: Final[Mapping[str, Callable[[_Scope], Values]]] = {
 }
 
 
-def decide(rules: RuleSet, study: StudyHeaders, *, calling_ae: str, now: datetime) -> Decision:
+def decide(
+    rules: RuleSet,
+    study: StudyHeaders,
+    *,
+    calling_ae: str,
+    now: datetime,
+    verdict: str = "",
+) -> Decision:
     """Apply every rule to a study; the order of its series and instances does not matter.
 
-    Absent attributes never raise: a comparison with nothing does not hold.
+    Absent attributes never raise: a comparison with nothing does not hold. `verdict` is that of
+    the study's completeness: a rule may refuse a study that is known to be incomplete.
 
     Raises:
         ValueError: `now` has no time zone, so that no time window could be judged.
@@ -176,15 +188,21 @@ def decide(rules: RuleSet, study: StudyHeaders, *, calling_ae: str, now: datetim
     jobs: list[PlannedJob] = []
     explained: list[JsonValue] = []
     quiet: list[float] = []
+    waited_for: list[str] = []
     for rule in rules.rules:
         planned, found = _apply(rule, scope, now)
-        jobs += planned
-        explained.append(found)
         if planned and rule.quiet_seconds is not None:
             quiet.append(rule.quiet_seconds)
+        if rule.require_complete and found.get("why") == NO_SERIES_FITS:
+            waited_for.append(rule.name)
+        if planned and rule.require_complete and verdict == Verdict.KNOWN_MISSING:
+            planned, found = _withheld(found, verdict)
+        jobs += planned
+        explained.append(found)
     return Decision(
         jobs=tuple(jobs),
         quiet_seconds=max(quiet, default=None),
+        waited_for=tuple(waited_for),
         explanation={"rules": explained},
     )
 
@@ -249,6 +267,13 @@ def _apply_to_series(rule: Rule, scope: _Scope, found: Found) -> tuple[list[Plan
     return _select(rule, matching, found)
 
 
+def _withheld(found: Found, verdict: str) -> tuple[list[PlannedJob], Found]:
+    """Take the jobs of a rule back, and say that it is for the study's completeness."""
+    why = f"it requires a complete study, and of this one instances are {verdict}"
+    withheld: Found = {"matched": False, "jobs": 0, "why": why, "completeness": verdict}
+    return [], {**found, **withheld}
+
+
 def _select(
     rule: Rule, candidates: Sequence[_Scope], found: Found
 ) -> tuple[list[PlannedJob], Found]:
@@ -273,7 +298,7 @@ def _select(
         for part, verdict in judged
     ]
     if not chosen:
-        return [], {**found, "why": "no series fits"}
+        return [], {**found, "why": NO_SERIES_FITS}
     jobs = [_job(rule, engine, part.uid) for part in chosen for engine in rule.engines]
     return jobs, {**found, "matched": True, "jobs": len(jobs)}
 

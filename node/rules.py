@@ -121,6 +121,11 @@ class Rule(Part):
     quiet_seconds: PositiveFloat | None = Field(
         None, description="A longer quiet time for studies it matches, in seconds."
     )
+    require_complete: bool = Field(
+        False,
+        description="Run no engine on a study that is known to be incomplete; the study says so. "
+        "A study that fulfils its conditions without one of its series is waited for, too.",
+    )
     timezone: str = Field("UTC", description="Time zone of its windows, e.g. `Europe/Berlin`.")
     windows: tuple[Window, ...] = Field((), description="When it applies; none: always.")
     conditions: Condition | None = Field(

@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -147,6 +148,30 @@ class QuietTime(_Section):
         return self
 
 
+class QuerySettings(_Section):
+    """[completion.query]: an archive that is asked by C-FIND how many instances a study has."""
+
+    host: str = Field(min_length=1, description="Its address.")
+    port: int = Field(104, ge=1, le=65535, description="Its port.")
+    ae_title: str = Field(min_length=1, max_length=16, description="Its (called) AE title.")
+    calling_ae_title: str = Field(
+        "WETREAD", min_length=1, max_length=16, description="Our AE title towards it."
+    )
+    every_seconds: PositiveFloat = Field(
+        5.0,
+        description="Seconds between two questions about a study. A count that is given twice, "
+        "and is what was received, completes a study before its quiet time is over.",
+    )
+    ignore_modalities: tuple[str, ...] = Field(
+        (), description="Series of these modalities are never sent here, and are not counted."
+    )
+    connect_seconds: PositiveFloat = Field(5.0, description="Time to connect, in seconds.")
+    acse_seconds: PositiveFloat = Field(10.0, description="Time to negotiate, in seconds.")
+    dimse_seconds: PositiveFloat = Field(
+        10.0, description="Time to answer about one study, in seconds."
+    )
+
+
 class CompletionSettings(_Section):
     """[completion]: when a study is complete."""
 
@@ -156,9 +181,22 @@ class CompletionSettings(_Section):
         "that carries the study holds it open. A rule can ask for longer.",
     )
     sweep_seconds: PositiveFloat = Field(1.0, description="Seconds between two looks.")
+    wait_seconds: NonNegativeFloat = Field(
+        60.0,
+        description="Seconds after its quiet time that a study is waited for while instances are "
+        "known to be missing; then it is completed with the verdict `known missing`.",
+    )
+    procedure_step_seconds: NonNegativeFloat = Field(
+        900.0,
+        description="Seconds after its last instance that a procedure step in progress (MPPS) "
+        "holds a study open.",
+    )
     quiet: tuple[QuietTime, ...] = Field(
         (),
         description="Exceptions: AE title and modality go before AE title, that before modality.",
+    )
+    query: QuerySettings | None = Field(
+        None, description="An archive that is asked by C-FIND how many instances a study has."
     )
 
 

@@ -11,6 +11,7 @@ from storage.database import Database, check_schema, downgrade, migrate
 from storage.deliveries import DeliveryStore
 from storage.engines import EngineStore
 from storage.events import EventStore
+from storage.expectations import ExpectationStore
 from storage.jobs import JobStore
 from storage.objects import ObjectStore
 from storage.packs import PackStore
@@ -32,6 +33,7 @@ class Stores:
     rules: RuleStore
     engines: EngineStore
     events: EventStore
+    expectations: ExpectationStore
 
 
 def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
@@ -58,6 +60,7 @@ def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
         rules=RuleStore(database, clock),
         engines=EngineStore(database, clock),
         events=EventStore(database, clock),
+        expectations=ExpectationStore(database, clock),
     )
 
 

@@ -24,6 +24,8 @@ from storage.states import (
     AssociationState,
     DeliveryState,
     EngineState,
+    ExpectationSource,
+    ExpectationState,
     InstanceState,
     JobState,
     ReceiptOutcome,
@@ -170,6 +172,41 @@ class Instance(Base):
     state: Mapped[str] = mapped_column(Name(16))
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revision: Mapped[int] = mapped_column(Integer)
+
+
+class Expectation(Base):
+    """What one source says of a study, or of one series of it; the study may never come here.
+
+    The row without a Series Instance UID is of the study; it is always there. `reference_uid` is
+    the SOP Instance UID of the procedure step or notification, empty for an archive.
+    """
+
+    __tablename__ = "expectation"
+    __table_args__ = (
+        one_of("source", ExpectationSource),
+        one_of("state", ExpectationState),
+        UniqueConstraint(
+            "study_instance_uid",
+            "source",
+            "reference_uid",
+            "series_instance_uid",
+            name="uq_expectation_what",
+        ),
+        Index(None, "reference_uid"),
+        Index(None, "said_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(UID)
+    source: Mapped[str] = mapped_column(Name(16))
+    reference_uid: Mapped[str] = mapped_column(UID)
+    series_instance_uid: Mapped[str] = mapped_column(UID)
+    state: Mapped[str] = mapped_column(Name(16))
+    instances: Mapped[int | None] = mapped_column(Integer)
+    sop_instance_uids: Mapped[list[str]] = mapped_column(JSON)
+    note: Mapped[str] = mapped_column(Line(128))  # why it is not known
+    since: Mapped[datetime] = mapped_column(UtcDateTime)  # the moment it first said just this
+    said_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Receipt(Base):

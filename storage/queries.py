@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import ColumnElement, Row, Select, exists, func, select
 from sqlalchemy.orm import Session
 
-from storage.models import Instance, Quarantine, Series, Study
+from storage.models import Association, Instance, Quarantine, Series, Study
 from storage.records import (
     InstanceRecord,
     Location,
@@ -17,7 +17,21 @@ from storage.records import (
     StudyAttributes,
     StudyRecord,
 )
-from storage.states import InstanceState, StudyState
+from storage.states import AssociationState, InstanceState, StudyState
+
+
+def carried() -> ColumnElement[bool]:
+    """Return the condition that an open association brought some of a study's revision (R2)."""
+    return (
+        exists()
+        .where(
+            Instance.study_id == Study.id,
+            Instance.revision == Study.revision,
+            Instance.association_id == Association.id,
+            Association.state == AssociationState.OPEN.value,
+        )
+        .correlate(Study)
+    )
 
 
 def instance_record(row: Instance, series_instance_uid: str) -> InstanceRecord:

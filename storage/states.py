@@ -81,6 +81,23 @@ class EngineState(StrEnum):
     RETIRED = "retired"
 
 
+class ExpectationSource(StrEnum):
+    """Who says how many instances a study has."""
+
+    ARCHIVE = "c-find"
+    PROCEDURE_STEP = "mpps"
+    AVAILABILITY = "availability"  # an instance availability notification
+
+
+class ExpectationState(StrEnum):
+    """How the word of a source stands."""
+
+    COUNTED = "counted"
+    IN_PROGRESS = "in_progress"  # a procedure step that goes on
+    DISCONTINUED = "discontinued"  # a procedure step that ended early
+    NOT_KNOWN = "not_known"  # asked in vain
+
+
 class ErrorClass(StrEnum):
     """Why a job failed: each class has its own retry policy (R26)."""
 

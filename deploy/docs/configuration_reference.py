@@ -140,6 +140,9 @@ def _settings_rows(prefix: str, model: type[BaseModel]) -> Iterator[Row]:
             yield _row(key, field)
         elif isinstance(field.annotation, type):
             yield from _settings_rows(f"{key}.", inner[0])
+        elif get_origin(field.annotation) in {Union, UnionType}:
+            yield _row(key, field)
+            yield from _settings_rows(f"{key}.", inner[0])
         else:
             yield _row(f"{key}[]", field)
             yield from _settings_rows(f"{key}[].", inner[0])

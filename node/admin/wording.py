@@ -140,6 +140,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "study.received": "First instance received",
     "study.reopened": "Study opened again",
     "study.postponed": "Completion postponed",
+    "study.waits": "Instances known to be missing; the study waits for them",
     "study.completed": "Study complete",
     "study.routed": "Rules made jobs",
     "study.unmatched": "No rule wanted the study",

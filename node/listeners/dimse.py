@@ -7,13 +7,15 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_CREATE, N_SET
 from pynetdicom.events import Event
 
 from node.interfaces import (
@@ -36,38 +38,9 @@ from node.listeners._association import (
     StoreSocket,
 )
 from node.listeners._pdata import Context, MessageStream
+from node.listeners._procedure_steps import AVAILABILITY, PROCEDURE_STEP, n_create, n_set
+from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
 
-TRANSFER_SYNTAXES: Final = (
-    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
-    "1.2.840.10008.1.2",  # Implicit VR Little Endian
-    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
-    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
-    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
-    "1.2.840.10008.1.2.5",  # RLE Lossless
-    "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
-    "1.2.840.10008.1.2.4.202",  # HTJ2K Lossless RPCL
-    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
-    "1.2.840.10008.1.2.4.51",  # JPEG Extended
-    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-lossless
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.4.203",  # HTJ2K
-    "1.2.840.10008.1.2.4.53",  # JPEG Spectral Selection (retired)
-    "1.2.840.10008.1.2.4.55",  # JPEG Full Progression (retired)
-    "1.2.840.10008.1.2.4.92",  # JPEG 2000 Part 2 Lossless
-    "1.2.840.10008.1.2.4.93",  # JPEG 2000 Part 2
-    "1.2.840.10008.1.2.4.100",  # MPEG2 MP@ML
-    "1.2.840.10008.1.2.4.101",  # MPEG2 MP@HL
-    "1.2.840.10008.1.2.4.102",  # MPEG-4 AVC/H.264 HP
-    "1.2.840.10008.1.2.4.103",  # MPEG-4 AVC/H.264 BD
-    "1.2.840.10008.1.2.4.107",  # HEVC/H.265 Main
-    "1.2.840.10008.1.2.4.108",  # HEVC/H.265 Main 10
-    "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
-    "1.2.840.10008.1.2.4.111",  # JPEG XL JPEG Recompression
-    "1.2.840.10008.1.2.4.112",  # JPEG XL
-    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian (retired)
-)
 VERIFICATION: Final = "1.2.840.10008.1.1"
 SUCCESS: Final = 0x0000
 PDU_TOLERANCE: Final = 12
@@ -237,7 +210,8 @@ class DimseListener(Listener[DimseListenerSettings]):
         for context in AllStoragePresentationContexts:
             if context.abstract_syntax is not None:
                 ae.add_supported_context(context.abstract_syntax, list(TRANSFER_SYNTAXES))
-        ae.add_supported_context(VERIFICATION)
+        for sop_class in (VERIFICATION, PROCEDURE_STEP, AVAILABILITY):
+            ae.add_supported_context(sop_class)
         ae.maximum_associations = settings.max_associations
         ae.maximum_pdu_size = settings.max_pdu
         ae.acse_timeout = settings.acse_seconds
@@ -282,6 +256,8 @@ class DimseListener(Listener[DimseListenerSettings]):
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
+            (evt.EVT_N_CREATE, self._on_n_create),
+            (evt.EVT_N_SET, self._on_n_set),
         ]
 
     def _on_requested(self, event: Event) -> None:
@@ -336,6 +312,20 @@ class DimseListener(Listener[DimseListenerSettings]):
             _refused,
             _incident,
         )
+
+    def _on_n_create(self, event: Event) -> tuple[Dataset, None]:
+        """Take a procedure step that begins, or a notification of availability."""
+        request = cast("N_CREATE", event.request)
+        sop_class, instance = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
+        attributes = lambda: event.attribute_list  # noqa: E731 - decoded where errors are told
+        return n_create(str(sop_class), str(instance or ""), attributes, self._ingest), None
+
+    def _on_n_set(self, event: Event) -> tuple[Dataset, None]:
+        """Take what a procedure step says now."""
+        request = cast("N_SET", event.request)
+        sop_class, instance = request.RequestedSOPClassUID, request.RequestedSOPInstanceUID
+        attributes = lambda: event.modification_list  # noqa: E731 - decoded where errors are told
+        return n_set(str(sop_class), str(instance or ""), attributes, self._ingest), None
 
     def _end(self, association: Association, intake: Intake) -> None:
         """Close the intake when the association's own thread is done with it."""

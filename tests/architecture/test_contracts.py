@@ -297,6 +297,6 @@ def test_every_result_writer_is_in_the_contract_of_independence() -> None:
 def test_every_module_of_the_node_is_hidden_from_plugins_but_interfaces_and_clock() -> None:
     children = {path.stem for path in (ROOT / "node").glob("*.py")} - {"__init__"}
     children |= {path.parent.name for path in (ROOT / "node").glob("*/__init__.py")}
-    visible = {"interfaces", "clock", "listeners", "results", "delivery"}
+    visible = {"interfaces", "expectation", "clock", "listeners", "results", "delivery"}
     hidden = {f"node.{child}" for child in children - visible}
     assert _names("plugins-see-interfaces", "forbidden_modules") == hidden | {"storage"}

@@ -71,6 +71,7 @@ class NodeProcess:
     pacs_ae: str = "PACS"
     rules: str = RULES
     quiet_seconds: float = 1.0
+    wait_seconds: float = 0.0
     max_attempts: int = 3
     extra: str = ""
     port: int = field(default_factory=free_port)
@@ -127,6 +128,7 @@ calling_ae_title = "WETREAD"
 [completion]
 quiet_seconds = {self.quiet_seconds}
 sweep_seconds = 0.2
+wait_seconds = {self.wait_seconds}
 [worker]
 max_attempts = {self.max_attempts}
 lease_seconds = 3

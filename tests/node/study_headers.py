@@ -43,8 +43,11 @@ def study(*members: SeriesHeaders) -> StudyHeaders:
     return StudyHeaders(study_instance_uid="1.2", series=members)
 
 
-def routed(rules: str, *members: SeriesHeaders, calling_ae: str = "CT1") -> Decision:
-    return decide(parse_rules(rules), study(*members), calling_ae=calling_ae, now=NOW)
+def routed(
+    rules: str, *members: SeriesHeaders, calling_ae: str = "CT1", verdict: str = ""
+) -> Decision:
+    parsed = parse_rules(rules)
+    return decide(parsed, study(*members), calling_ae=calling_ae, now=NOW, verdict=verdict)
 
 
 def holds(condition: str, *members: SeriesHeaders, calling_ae: str = "CT1") -> bool:

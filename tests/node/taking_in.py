@@ -15,6 +15,7 @@ from node.reconcile import Reconciled, Reconciliation
 from storage.associations import AssociationStore
 from storage.database import Database, migrate
 from storage.events import EventStore
+from storage.expectations import ExpectationStore
 from storage.indexing import Indexer
 from storage.objects import ObjectStore
 from storage.packs import PackStore
@@ -50,6 +51,7 @@ class TakingIn:
         self.ingest = StudyIngest(
             packs=self.packs,
             indexer=self.indexer,
+            expectations=ExpectationStore(self.database, clock),
             quiet_time=quiet_time,
             limits=limits or IngestLimits(max_object_bytes=1 << 30, reserve_bytes=1),
             own_device=OwnDevice(manufacturer="wetread", model="wetread"),

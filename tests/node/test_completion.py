@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from node.completion import Completion
+from node.completion import Completion, Patience
 from node.interfaces import Intake, Source
 from node.planning import Planner, RuleBooks
 from node.sandbox import Sandbox
 from storage.events import EventStore
+from storage.expectations import ExpectationStore
 from storage.jobs import JobStore
 from storage.records import StudyRecord
 from storage.rules import RuleStore
@@ -46,15 +47,23 @@ class Bench:
         self.rules = RuleStore(self.database, self.clock)
         self.events = EventStore(self.database, self.clock)
         self.sandbox = Sandbox(memory_mib=4096)
+        self.expectations = ExpectationStore(self.database, self.clock)
+        self.planner = Planner(
+            studies=self.studies,
+            packs=self.taking_in.packs,
+            rules=RuleBooks(self.rules),
+            sandbox=self.sandbox,
+            clock=self.clock,
+            max_attempts=3,
+        )
         self.completion = Completion(
             studies=self.studies,
-            planner=Planner(
-                studies=self.studies,
-                packs=self.taking_in.packs,
-                rules=RuleBooks(self.rules),
-                sandbox=self.sandbox,
-                clock=self.clock,
-                max_attempts=3,
+            expectations=self.expectations,
+            planner=self.planner,
+            patience=Patience(
+                quiet_time=lambda modality, _: 10.0 if modality == "CT" else 60.0,
+                missing=30.0,
+                step=100.0,
             ),
             clock=self.clock,
             settled=lambda: self.ingest.settle(10),

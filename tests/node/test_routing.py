@@ -325,3 +325,53 @@ def test_numbers_that_json_has_not_are_explained_as_text() -> None:
 def test_a_moment_without_a_time_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
         decide(parse_rules(HEAD), study(), calling_ae="", now=NOW.replace(tzinfo=None))
+
+
+# ---------------------------------------------------------------- completeness
+
+
+CT_RULE = HEAD + "conditions = {field = 'Modality', op = 'equals', value = 'CT'}\n"
+STRICT_RULE = CT_RULE + "require_complete = true\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict", "jobs"),
+    [
+        (CT_RULE, "known missing", 1),
+        (STRICT_RULE, "known missing", 0),
+        (STRICT_RULE, "probably complete", 1),
+        (STRICT_RULE, "complete", 1),
+        (STRICT_RULE, "", 1),  # an operator's word
+    ],
+)
+def test_a_rule_may_refuse_a_study_that_is_known_to_be_incomplete(
+    rule: str, verdict: str, jobs: int
+) -> None:
+    decision = routed(rule, series("1", CT), verdict=verdict)
+    assert len(decision.jobs) == jobs
+    assert (explained(decision)["matched"], explained(decision)["jobs"]) == (jobs > 0, jobs)
+
+
+def test_a_study_that_was_refused_for_its_incompleteness_says_so() -> None:
+    found = explained(routed(STRICT_RULE, series("1", CT), verdict="known missing"))
+    assert found["why"] == (
+        "it requires a complete study, and of this one instances are known missing"
+    )
+    assert found["completeness"] == "known missing"
+    assert found["series"][0]["chosen"] is True  # what it would have taken
+
+
+@pytest.mark.parametrize(
+    ("rule", "waited_for"),
+    [
+        (STRICT_RULE, ("a",)),
+        (CT_RULE, ()),
+        (STRICT_RULE.replace("'CT'", "'MR'"), ()),
+    ],
+)
+def test_a_rule_that_requires_a_complete_study_waits_for_its_series(
+    rule: str, waited_for: tuple[str, ...]
+) -> None:
+    thin = "[rules.series]\nconditions = {field = 'SliceThickness', op = '<', value = 0.7}\n"
+    assert routed(rule + thin, series("1", CT)).waited_for == waited_for
+    assert routed(rule, series("1", CT)).waited_for == ()

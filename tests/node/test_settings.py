@@ -65,6 +65,16 @@ def refusal(file: Path, text: str) -> str:
         (DOOR + "[completion]\nquiet_seconds = '30'", "completion.quiet_seconds: must be a number"),
         (DOOR + "[completion]\nquiet_seconds = inf", "completion.quiet_seconds: must be a finite"),
         (DOOR + "[[completion.quiet]]\nmodality = 'CT'", "completion.quiet[0].seconds: is missing"),
+        (DOOR + "[completion]\nwait_seconds = -1", "completion.wait_seconds: must be greater than"),
+        (DOOR + "[completion.query]\nport = 104", "completion.query.host: is missing"),
+        (
+            DOOR + "[completion.query]\nhost = 'x'\nae_title = 'PACS'\nwait_seconds = 3",
+            "completion.query.wait_seconds: is not known here; known are acse_seconds, ae_title",
+        ),
+        (
+            DOOR + "[completion.query]\nhost = 'x'\nae_title = 'PACS'\nport = 70000",
+            "completion.query.port: must be less than or equal to 65535",
+        ),
         (
             DOOR + "[[completion.quiet]]\nseconds = 3",
             "completion.quiet[0]: give calling_ae, modality or both",
@@ -342,11 +352,14 @@ def test_the_example_loads_with_all_its_plugins() -> None:
 
 def test_what_the_example_has_commented_out_is_right_too(tmp_path: Path) -> None:
     text = (CONFIG / "wetread.toml").read_text(encoding="utf-8")
-    marks = ("# url", "# password", "# [", "# folder", "# kind")
+    query = ("# host", "# port", "# ae_title", "# ignore_modalities")
+    marks = ("# url", "# password", "# [", "# folder", "# kind", *query)
     lines = [
         line.removeprefix("# ") if line.startswith(marks) else line for line in text.splitlines()
     ]
     settings = loaded(tmp_path / "wetread.toml", "\n".join(lines))
     assert settings.database.password_file == Path("/etc/wetread/database-password")
     assert {kind.name for kind, _ in check_listeners(settings)} == {"dimse", "folder"}
+    assert settings.completion.query is not None
+    assert settings.completion.query.ignore_modalities == ("PR", "KO")
     assert set(build_targets(settings)) == {"pacs", "research"}

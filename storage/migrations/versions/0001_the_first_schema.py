@@ -163,6 +163,37 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("revision", name="pk_rule_revision"),
     )
     op.create_table(
+        "expectation",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("reference_uid", sa.String(length=64), nullable=False),
+        sa.Column("series_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("instances", sa.Integer(), nullable=True),
+        sa.Column("sop_instance_uids", sa.JSON(), nullable=False),
+        sa.Column("note", sa.String(length=128), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("said_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "source IN ('c-find', 'mpps', 'availability')", name="ck_expectation_source_known"
+        ),
+        sa.CheckConstraint(
+            "state IN ('counted', 'in_progress', 'discontinued', 'not_known')",
+            name="ck_expectation_state_known",
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_expectation"),
+        sa.UniqueConstraint(
+            "study_instance_uid",
+            "source",
+            "reference_uid",
+            "series_instance_uid",
+            name="uq_expectation_what",
+        ),
+    )
+    op.create_index("ix_expectation_reference_uid", "expectation", ["reference_uid"], unique=False)
+    op.create_index("ix_expectation_said_at", "expectation", ["said_at"], unique=False)
+    op.create_table(
         "quarantine",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
@@ -450,7 +481,7 @@ def _drop_triggers() -> None:
             op.execute(statement)
 
 
-def downgrade() -> None:
+def downgrade() -> None:  # long: one line a table or index
     """Take the change back."""
     _drop_triggers()
     op.drop_index("ix_event_study_id_id", table_name="event")
@@ -482,6 +513,9 @@ def downgrade() -> None:
     op.drop_index("ix_receipt_outcome", table_name="receipt")
     op.drop_table("receipt")
     op.drop_table("quarantine")
+    op.drop_index("ix_expectation_said_at", table_name="expectation")
+    op.drop_index("ix_expectation_reference_uid", table_name="expectation")
+    op.drop_table("expectation")
     op.drop_table("rule_revision")
     op.drop_table("engine")
     op.drop_table("destination")

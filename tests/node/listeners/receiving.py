@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from node.expectation import Expectation
 from node.interfaces import Ingest, Intake, Received, Source
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -29,6 +30,7 @@ class KeepingIngest(Ingest):
         self.opened: list[Source] = []
         self.closed: list[bool] = []
         self.errors: list[Exception] = []
+        self.expectations: list[Expectation] = []
         self.largest = 0
         self.abandoned = 0
         self.keep = True
@@ -38,6 +40,9 @@ class KeepingIngest(Ingest):
         with self.lock:
             self.opened.append(source)
         return KeepingIntake(self, source)
+
+    def expected(self, expectation: Expectation) -> None:
+        self.expectations.append(expectation)
 
     def accept(self, received: Received) -> None:
         intake = KeepingIntake(self, received.source)
