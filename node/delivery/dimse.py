@@ -1,22 +1,33 @@
-"""C-STORE to a PACS: one association for many objects (R52), the status byte decides (R48)."""
+"""C-STORE to a PACS: one association for many objects (R52), the status byte decides (R48).
+
+Objects are sent as they are kept (R53), each in a context of its own transfer syntax. One that is
+Implicit or Explicit VR Little Endian is offered in the other of the two as well, in a second
+context, so that the destination cannot choose the other while it takes the object as it is.
+"""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Mapping, Sequence
+import re
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Final
 
-import structlog
 from pydantic import Field, PositiveFloat
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, _config
-from pynetdicom.association import Association
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from node.delivery._connection import (
+    AssociationError,
+    ConnectError,
+    OutOfTimeError,
+    RejectedError,
+    ReleasedError,
+)
+from node.delivery._part10 import KeptFile, Transcoded, UnreadableError, name_of
+from node.delivery._store_scu import Peer, StoreAssociation
+from node.delivery._upper_layer import Context
 from node.interfaces import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
     DeliveryTarget,
     Outgoing,
     PluginSettings,
@@ -28,7 +39,12 @@ from node.interfaces import (
 MOST_CONTEXTS: Final = 128  # PS3.8 9.3.2.2: odd ids from 1 to 255
 VERIFICATION: Final = "1.2.840.10008.1.1"
 SUCCESS: Final = 0x0000
-UNCOMPRESSED: Final = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+OTHER: Final[Mapping[str, str]] = {
+    str(ExplicitVRLittleEndian): str(ImplicitVRLittleEndian),
+    str(ImplicitVRLittleEndian): str(ExplicitVRLittleEndian),
+}
+"""What an object can be transcoded to without touching a value (NET-05)."""
+UID: Final = re.compile(r"[0-9.]{1,64}")
 
 # What a C-STORE response means to the outbox (PS3.4 table B.2-1, PS3.7 annex C).
 EXACT: Final[Mapping[int, tuple[SendVerdict, str]]] = {
@@ -53,7 +69,6 @@ BY_CLASS: Final[Mapping[int, tuple[SendVerdict, str]]] = {
     0xB: (SendVerdict.WARNED, "kept, with a warning"),
     0xC: (SendVerdict.REFUSED, "cannot understand"),
 }
-REJECTED_PERMANENT: Final = 1
 REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = {
     (1, 1, 3): "it does not know our calling AE title",
     (1, 1, 7): "it does not have this called AE title",
@@ -61,7 +76,9 @@ REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = {
     (2, 3, 2): "it has no association free for now",
 }
 
-log = structlog.get_logger()
+CLASS_REFUSED: Final = 3  # PS3.8 table 9-18
+SYNTAX_REFUSED: Final = 4
+AE_TITLE: Final = r"^ *[!-\[\]-~][ -\[\]-~]*$"  # PS3.5 6.2, AE: no backslash, not spaces only
 
 
 class DimseTargetSettings(PluginSettings):
@@ -69,14 +86,26 @@ class DimseTargetSettings(PluginSettings):
 
     host: str = Field(description="Its address.")
     port: int = Field(104, ge=1, le=65535, description="Its port.")
-    ae_title: str = Field(min_length=1, max_length=16, description="Its (called) AE title.")
+    ae_title: str = Field(
+        min_length=1, max_length=16, pattern=AE_TITLE, description="Its (called) AE title."
+    )
     calling_ae_title: str = Field(
-        "WETREAD", min_length=1, max_length=16, description="Our AE title towards it."
+        "WETREAD",
+        min_length=1,
+        max_length=16,
+        pattern=AE_TITLE,
+        description="Our AE title towards it.",
     )
     connect_seconds: PositiveFloat = Field(10.0, description="Time to connect, in seconds.")
     acse_seconds: PositiveFloat = Field(30.0, description="Time to negotiate, in seconds.")
     dimse_seconds: PositiveFloat = Field(
-        120.0, description="Time to answer one object, in seconds."
+        120.0,
+        description="Time to answer one object, or to take a next byte of it, in seconds.",
+    )
+    total_seconds: PositiveFloat = Field(
+        240.0,
+        description="Time for all objects that are sent at once, in seconds; less than "
+        "`delivery.lease_seconds`, or an object may be sent twice.",
     )
 
 
@@ -95,103 +124,178 @@ class DimseTarget(DeliveryTarget[DimseTargetSettings]):
         return f"dicom://{settings.ae_title}@{settings.host}:{settings.port}"
 
     def send(self, objects: Sequence[Outgoing], report: ReportSent) -> None:
-        """Send objects over one association, as they are; report each answer as it comes."""
-        ae = self._entity()
-        for sop_class, transfer_syntax in _contexts(objects)[:MOST_CONTEXTS]:
-            ae.add_requested_context(sop_class, list(transfer_syntax))
-        association = self._associate(ae)
-        if not association.is_established:
-            verdict = self._why_not(association)
-            for index in range(len(objects)):
-                report(index, verdict)
-            return
-        try:
-            for index, item in enumerate(objects):
-                report(index, self._send_one(association, item))
-        finally:
-            if association.is_established:
-                association.release()
+        """Send objects in order, as they are; report each answer as it comes.
+
+        One association takes them all, unless they need more than 128 contexts.
+        """
+        until = time.monotonic() + self._settings.total_seconds
+        for group, contexts in _groups(objects):
+            self._send_group(deque(group), contexts, until, report)
 
     def probe(self) -> Sent:
         """Ask by C-ECHO; the message names the step that failed."""
+        until = time.monotonic() + self._settings.total_seconds
+        context = Context(VERIFICATION, str(ImplicitVRLittleEndian))
         try:
-            with socket.create_connection(
-                (self._settings.host, self._settings.port), self._settings.connect_seconds
-            ):
-                pass
-        except OSError as error:
-            return Sent(verdict=SendVerdict.UNREACHABLE, message=f"TCP: {error.strerror or error}")
-        ae = self._entity()
-        ae.add_requested_context(VERIFICATION)
-        association = self._associate(ae)
-        if not association.is_established:
-            return self._why_not(association)
-        try:
-            answer = association.send_c_echo()
-        except (RuntimeError, ValueError) as error:
+            with StoreAssociation(self._peer(), [context], until) as association:
+                if association.refusal(context) is not None:
+                    return Sent(verdict=SendVerdict.UNREACHABLE, message="C-ECHO: not accepted")
+                status = association.echo(context)
+        except ConnectError as error:
+            return Sent(verdict=SendVerdict.UNREACHABLE, message=str(error))
+        except RejectedError as error:
+            return self._no_association(error)
+        except AssociationError as error:
             return Sent(verdict=SendVerdict.UNREACHABLE, message=f"C-ECHO: {error}")
-        finally:
-            if association.is_established:
-                association.release()
-        status = answer.get("Status")
         if status == SUCCESS:
             return Sent(verdict=SendVerdict.ACCEPTED, status=SUCCESS)
-        return Sent(verdict=SendVerdict.UNREACHABLE, status=status, message="C-ECHO: not answered")
+        return Sent(verdict=SendVerdict.UNREACHABLE, status=status, message="C-ECHO: refused")
 
-    def _entity(self) -> AE:
+    def _peer(self) -> Peer:
         settings = self._settings
-        _config.LOG_HANDLER_LEVEL = "none"
-        ae = AE(ae_title=settings.calling_ae_title)
-        ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.connection_timeout = settings.connect_seconds
-        ae.acse_timeout = settings.acse_seconds
-        ae.dimse_timeout = settings.dimse_seconds
-        ae.network_timeout = settings.dimse_seconds
-        ae.maximum_pdu_size = 0
-        return ae
-
-    def _associate(self, ae: AE) -> Association:
-        settings = self._settings
-        return ae.associate(settings.host, settings.port, ae_title=settings.ae_title)
-
-    def _why_not(self, association: Association) -> Sent:
-        """Say why there is no association. Whatever the reason, the destination is not usable."""
-        settings = self._settings
-        answer = association.acceptor.primitive
-        if association.is_rejected and answer is not None:
-            key = (answer.result or 0, answer.result_source or 0, answer.diagnostic or 0)
-            reason = REJECTIONS.get(key, f"result, source, reason {key}")
-            titles = f"called {settings.ae_title}, calling {settings.calling_ae_title}"
-            return Sent(
-                verdict=SendVerdict.UNREACHABLE,
-                message=f"the association was rejected: {reason} ({titles})",
-            )
-        return Sent(
-            verdict=SendVerdict.UNREACHABLE,
-            message=f"no association with {settings.host}:{settings.port}: it does not answer",
+        return Peer(
+            host=settings.host,
+            port=settings.port,
+            called=settings.ae_title,
+            calling=settings.calling_ae_title,
+            connect_seconds=settings.connect_seconds,
+            acse_seconds=settings.acse_seconds,
+            dimse_seconds=settings.dimse_seconds,
         )
 
-    def _send_one(self, association: Association, item: Outgoing) -> Sent:
-        if not association.is_established:
-            return Sent(verdict=SendVerdict.RETRY, message="the association ended before this one")
+    def _send_group(
+        self,
+        waiting: deque[tuple[int, Outgoing]],
+        contexts: Sequence[Context],
+        until: float,
+        report: ReportSent,
+    ) -> None:
+        """Send objects over one association; each gets its report, whatever the peer does."""
+        ended = NO_CONTEXT  # for a group of objects that cannot even be proposed
+        if contexts:
+            try:
+                association = StoreAssociation(self._peer(), contexts, until)
+            except AssociationError as error:
+                ended = self._no_association(error)
+            else:
+                ended = self._send_over(association, waiting, report)
+        while waiting:
+            report(waiting.popleft()[0], ended)
+
+    def _send_over(
+        self,
+        association: StoreAssociation,
+        waiting: deque[tuple[int, Outgoing]],
+        report: ReportSent,
+    ) -> Sent:
+        """Send while the association stands; return what became of the objects still waiting."""
+        in_flight = False
         try:
-            dataset = dcmread(item.path)
-            answer = association.send_c_store(dataset)
-        except (InvalidDicomError, OSError) as error:
-            return Sent(
-                verdict=SendVerdict.REFUSED,
-                message=f"the file cannot be read: {type(error).__name__}",
-            )
-        except ValueError:
-            return Sent(
-                verdict=SendVerdict.REFUSED,
-                message=f"the destination takes no {item.sop_class_uid} in a transfer syntax "
-                "that it was offered",
-            )
-        except (RuntimeError, AttributeError) as error:
-            return Sent(verdict=SendVerdict.RETRY, message=type(error).__name__)
-        return judge(answer.get("Status"))
+            with association:
+                while waiting:
+                    association.look()
+                    in_flight = True
+                    sent = _send_one(association, waiting[0][1])
+                    in_flight = False
+                    report(waiting.popleft()[0], sent)
+        except UnreadableError as error:  # midway: only an abort ends the message
+            report(waiting.popleft()[0], _refused(str(error)))
+        except AssociationError as error:
+            if in_flight:
+                report(waiting.popleft()[0], _unanswered(error))
+            return Sent(verdict=SendVerdict.RETRY, message=f"not sent: {error}")
+        return Sent(
+            verdict=SendVerdict.RETRY, message="not sent: the association ended before this one"
+        )
+
+    def _no_association(self, error: AssociationError) -> Sent:
+        """Say why there is no association. Whatever the reason, the destination is not usable."""
+        settings = self._settings
+        if isinstance(error, RejectedError):
+            reason = REJECTIONS.get(error.key, str(error))
+            titles = f"called {settings.ae_title}, calling {settings.calling_ae_title}"
+            message = f"the association was rejected: {reason} ({titles})"
+        else:
+            message = f"no association with {settings.host}:{settings.port}: {error}"
+        return Sent(verdict=SendVerdict.UNREACHABLE, message=message)
+
+
+def _send_one(association: StoreAssociation, item: Outgoing) -> Sent:
+    """Send one object as it is kept, or transcoded where the destination takes only that.
+
+    Raises:
+        AssociationError: the association ended before the answer.
+        UnreadableError: the file failed when part of it was sent.
+    """
+    try:
+        kept = KeptFile(item.path)
+    except UnreadableError as error:
+        return _refused(str(error))
+    with kept:
+        wrong = _wrong(kept, item)
+        if wrong:
+            return _refused(wrong)
+        own = Context(item.sop_class_uid, item.transfer_syntax_uid)
+        refusal = association.refusal(own)
+        if refusal is None:
+            return judge(association.store(own, item.sop_instance_uid, kept))
+    syntax = OTHER.get(own.transfer_syntax, "")
+    other = Context(item.sop_class_uid, syntax)
+    if not syntax or association.refusal(other) is not None:
+        return _refused(_why_refused(own, refusal))
+    try:
+        transcoded = Transcoded(item.path, syntax)
+    except UnreadableError as error:
+        return _refused(f"{_why_refused(own, refusal)}; {error}")
+    sent = judge(association.store(other, item.sop_instance_uid, transcoded))
+    recorded = f"sent as {name_of(syntax)}: {_why_refused(own, refusal)}"
+    return replace(sent, message=f"{sent.message}; {recorded}" if sent.message else recorded)
+
+
+def _wrong(kept: KeptFile, item: Outgoing) -> str:
+    """Say what forbids to send a file as the object that it is announced as."""
+    if not _is_named(item):
+        return NO_CONTEXT.message
+    if not kept.transfer_syntax_uid:
+        return "the file does not say its transfer syntax"
+    if kept.transfer_syntax_uid != item.transfer_syntax_uid:
+        return f"the file is in another transfer syntax, {name_of(kept.transfer_syntax_uid)}"
+    for found, announced in (
+        (kept.sop_class_uid, item.sop_class_uid),
+        (kept.sop_instance_uid, item.sop_instance_uid),
+    ):
+        if found and found != announced:
+            return "the file holds another object: its file meta information has other UIDs"
+    return ""
+
+
+def _is_named(item: Outgoing) -> bool:
+    uids = (item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid)
+    return all(UID.fullmatch(uid) for uid in uids)
+
+
+def _why_refused(context: Context, result: int | None) -> str:
+    """Word the answer to a presentation context (PS3.8 table 9-18)."""
+    uid, syntax = context.abstract_syntax, name_of(context.transfer_syntax)
+    if result == CLASS_REFUSED:
+        return f"the destination takes no SOP class {uid}"
+    if result == SYNTAX_REFUSED:
+        return f"the destination takes SOP class {uid}, but not as {syntax}"
+    return f"the destination did not accept SOP class {uid} as {syntax}"
+
+
+def _refused(message: str) -> Sent:
+    return Sent(verdict=SendVerdict.REFUSED, message=message)
+
+
+NO_CONTEXT: Final = _refused("the object has no SOP Class, SOP Instance or Transfer Syntax UID")
+
+
+def _unanswered(error: AssociationError) -> Sent:
+    """Judge the object that was on its way when the association ended."""
+    if isinstance(error, ReleasedError | OutOfTimeError):  # the destination is alive
+        return Sent(verdict=SendVerdict.RETRY, message=f"no answer: {error}")
+    return replace(judge(None), message=f"no answer: {error}")
 
 
 def judge(status: int | None) -> Sent:
@@ -208,11 +312,27 @@ def judge(status: int | None) -> Sent:
     return Sent(verdict=verdict, status=status, message=meaning)
 
 
-def _contexts(objects: Sequence[Outgoing]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return what to propose: an object's own syntax; both plain ones for an uncompressed one."""
-    pairs: dict[tuple[str, tuple[str, ...]], None] = {}
-    for item in objects:
+def _groups(
+    objects: Sequence[Outgoing],
+) -> Iterator[tuple[list[tuple[int, Outgoing]], list[Context]]]:
+    """Cut objects, in order, into groups whose contexts fit into one association each."""
+    group: list[tuple[int, Outgoing]] = []
+    contexts: dict[Context, None] = {}
+    for index, item in enumerate(objects):
+        wanted = dict.fromkeys(_contexts(item))
+        if len(contexts | wanted) > MOST_CONTEXTS:
+            yield group, list(contexts)
+            group, contexts = [], {}
+        group.append((index, item))
+        contexts |= wanted
+    if group:
+        yield group, list(contexts)
+
+
+def _contexts(item: Outgoing) -> Iterator[Context]:
+    """Yield what to propose for an object: its own transfer syntax, and the other plain one."""
+    if _is_named(item):
         own = item.transfer_syntax_uid
-        syntaxes = UNCOMPRESSED if own in UNCOMPRESSED else (own,)
-        pairs[item.sop_class_uid, syntaxes] = None
-    return list(pairs)
+        yield Context(item.sop_class_uid, own)
+        if own in OTHER:
+            yield Context(item.sop_class_uid, OTHER[own])
