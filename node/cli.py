@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Column, Table
@@ -20,12 +20,14 @@ from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, err, op
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
 from node.demo import Demo, DemoOptions
 from node.doors import build_targets, check_listeners
-from node.interfaces import Outgoing, SendVerdict, Sent
+from node.interfaces import SendVerdict, Sent
 from node.log import configure_logging
 from node.pacs import StandInPacs
 from node.planning import read_rules
 from node.settings import SettingsError, load_settings
 from node.stores import move_schema, open_stores
+
+LONGEST_SEND_SECONDS: Final = 86400.0
 
 app = typer.Typer(
     name="wetread",
@@ -155,9 +157,18 @@ def send(
 
     with clear_errors():
         target = DimseTarget(
-            DimseTargetSettings(host=host, port=port, ae_title=ae_title, calling_ae_title=calling)
+            DimseTargetSettings(
+                host=host,
+                port=port,
+                ae_title=ae_title,
+                calling_ae_title=calling,
+                total_seconds=LONGEST_SEND_SECONDS,
+            )
         )
-        files: list[Outgoing] = list(dicom_files(folder))
+        found = dicom_files(folder)
+        files = found.files
+        for reason, count in found.passed_over.items():
+            err.print(f"passed over {count}: {reason}", markup=False)
         if not files:
             raise SettingsError(f"{folder}: holds no DICOM file")
         answers: list[Sent] = []

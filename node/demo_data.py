@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import plistlib
+import struct
 import tarfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -50,7 +52,8 @@ class DemoStudy:
 
     def outgoing(self) -> list[Outgoing]:
         """Return the files as a sender needs them."""
-        return [outgoing for path in self.files if (outgoing := _outgoing(path)) is not None]
+        found = (_outgoing(path) for path in self.files)
+        return [item for item in found if isinstance(item, Outgoing)]
 
     def paths(self) -> dict[str, Path]:
         """Return the file of each SOP Instance UID."""
@@ -81,7 +84,7 @@ def demo_studies(work: Path) -> list[DemoStudy]:
 def folder_study(folder: Path) -> list[DemoStudy]:
     """Return the studies in a folder of DICOM files, by Study Instance UID."""
     by_study: dict[str, list[Path]] = {}
-    for item in dicom_files(folder):
+    for item in dicom_files(folder).files:
         uid = str(dcmread(item.path, stop_before_pixels=True).get("StudyInstanceUID", ""))
         if uid:
             by_study.setdefault(uid, []).append(item.path)
@@ -97,15 +100,26 @@ def folder_study(folder: Path) -> list[DemoStudy]:
     ]
 
 
-def dicom_files(place: Path) -> Iterator[Outgoing]:
-    """Yield the DICOM files (PS3.10) of a folder, or the one file; others are passed over."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFiles:
+    """The DICOM files (PS3.10) of a place, and how many others there are, by the reason."""
+
+    files: tuple[Outgoing, ...]
+    passed_over: Mapping[str, int]
+
+
+def dicom_files(place: Path) -> FoundFiles:
+    """Look through a folder and those below it, or at one file."""
     paths = sorted(place.rglob("*")) if place.is_dir() else [place]
-    for path in paths:
-        if path.is_file() and (item := _outgoing(path)) is not None:
-            yield item
+    found = [_outgoing(path) for path in paths if path.is_file()]
+    return FoundFiles(
+        files=tuple(item for item in found if isinstance(item, Outgoing)),
+        passed_over=Counter(item for item in found if isinstance(item, str)),
+    )
 
 
-def _outgoing(path: Path) -> Outgoing | None:
+def _outgoing(path: Path) -> Outgoing | str:
+    """Return a file as a sender needs it, or why it cannot be sent."""
     try:
         dataset = dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"])
         return Outgoing(
@@ -114,8 +128,14 @@ def _outgoing(path: Path) -> Outgoing | None:
             transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
             path=path,
         )
-    except (InvalidDicomError, AttributeError, OSError):
-        return None
+    except InvalidDicomError:
+        return "no DICOM file (PS3.10)"
+    except AttributeError:
+        return "no SOP Class, SOP Instance or Transfer Syntax UID"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or type(error).__name__}"
+    except (LookupError, NotImplementedError, TypeError, ValueError, struct.error) as error:
+        return f"cannot be parsed: {type(error).__name__}"
 
 
 # ---------------------------------------------------------------- genuine data

@@ -178,6 +178,25 @@ def test_files_are_sent_and_refusals_end_with_status_1(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 1
 
 
+def test_files_that_cannot_be_sent_are_counted_with_the_reason(tmp_path: Path) -> None:
+    files = make_ct_series(tmp_path / "ct", slices=3, rows=16, columns=16)
+    (tmp_path / "ct" / "notes.txt").write_text("no DICOM")
+    (tmp_path / "ct" / "README").write_text("no DICOM either")
+    nameless = dcmread(files[0])
+    del nameless.SOPInstanceUID
+    nameless.save_as(files[0])
+    pacs = StandInPacs(tmp_path / "pacs", ae_title="PACS", host="127.0.0.1", port=0)
+    pacs.start()
+    arguments = ["send", str(tmp_path / "ct"), "--port", str(pacs.port), "--called", "PACS"]
+    try:
+        output = CliRunner().invoke(app, arguments).output
+    finally:
+        pacs.stop()
+    assert "2 of 2 objects accepted" in output
+    assert "passed over 2: no DICOM file" in output
+    assert "passed over 1: no SOP Class, SOP Instance or Transfer Syntax UID" in output
+
+
 def test_worker_of_its_own_needs_postgresql(site: Path) -> None:
     result = wetread(site, "worker")
     assert result.exit_code == 2
