@@ -1,11 +1,10 @@
-"""A TCP connection that carries PDUs: nothing on it waits without an end.
+"""A TCP connection that carries PDUs: the socket never blocks, and each wait has an end.
 
-Buffers go out as they are, many in one `sendmsg`. The socket never blocks; each wait has an end.
+Buffers go out as they are, many in one `sendmsg`.
 """
 
 from __future__ import annotations
 
-import errno
 import math
 import select
 import socket
@@ -14,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from node.delivery._part10 import UnreadableError
 from node.delivery._upper_layer import ABORT, RELEASE_RP, PduType
 
 MOST_BUFFERS: Final = 1024  # in one sendmsg (IOV_MAX)
@@ -102,25 +100,14 @@ class Connection:
     def send(
         self, buffers: Sequence[memoryview], *, stall: float = 0.0, until: float | None = None
     ) -> None:
-        """Send and release buffers before `until`, or while some bytes go out in each `stall` s.
-
-        Raises:
-            UnreadableError: a buffer is mapped from a file that has become shorter.
-        """
+        """Send buffers before `until`, or while some bytes go out within each `stall` seconds."""
         at = sent = 0
-        try:
-            while at < len(buffers):
-                with buffers[at][sent:] as rest:
-                    count = sent + self._put(
-                        [rest, *buffers[at + 1 : at + MOST_BUFFERS]], until or self.deadline(stall)
-                    )
-                while at < len(buffers) and count >= len(buffers[at]):
-                    count -= len(buffers[at])
-                    at += 1
-                sent = count
-        finally:
-            for buffer in buffers:
-                buffer.release()
+        while at < len(buffers):
+            rest = [buffers[at][sent:], *buffers[at + 1 : at + MOST_BUFFERS]]
+            sent += self._put(rest, until or self.deadline(stall))
+            while at < len(buffers) and sent >= len(buffers[at]):
+                sent -= len(buffers[at])
+                at += 1
 
     def _put(self, buffers: Sequence[memoryview], until: float) -> int:
         """Wait until the kernel takes some bytes; return how many."""
@@ -130,8 +117,6 @@ class Connection:
             except BlockingIOError:
                 self._wait_to_send(until)
             except OSError as error:
-                if error.errno == errno.EFAULT:
-                    raise UnreadableError("the file became shorter while it was sent") from error
                 self._lost(error)
 
     def _wait_to_send(self, until: float) -> None:

@@ -1,17 +1,15 @@
 """A kept DICOM file (PS3.10) as a sender needs it: the file meta information, then bytes.
 
-The data set is mapped a window at a time, never read and never parsed, so that memory does not
-grow with the object. Only an object that a peer takes in another transfer syntax is parsed.
+The data set is read a window at a time and never parsed, so that memory does not grow with the
+object. Only an object that a peer takes in another transfer syntax alone is parsed.
 """
 
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol
@@ -44,8 +42,12 @@ class DataSet(Protocol):
     def length(self) -> int:
         """Their number."""
 
-    def view(self, start: int, stop: int) -> AbstractContextManager[memoryview]:
-        """Return some of them; every slice of the view is released before the view is left."""
+    def read_into(self, window: memoryview, start: int) -> None:
+        """Fill a window with the bytes from `start` on.
+
+        Raises:
+            UnreadableError: they are no longer there.
+        """
 
 
 class KeptFile:
@@ -90,27 +92,21 @@ class KeptFile:
         """Close the file."""
         os.close(self._descriptor)
 
-    @contextmanager
-    def view(self, start: int, stop: int) -> Iterator[memoryview]:
-        """Map bytes of the data set.
+    def read_into(self, window: memoryview, start: int) -> None:
+        """Fill a window with the bytes of the data set from `start` on.
 
         Raises:
-            UnreadableError: the file has become shorter.
+            UnreadableError: the file has become shorter, or cannot be read any more.
         """
-        begin = self._offset + start
-        skipped = begin % mmap.ALLOCATIONGRANULARITY
-        try:
-            mapped = mmap.mmap(
-                self._descriptor,
-                skipped + stop - start,
-                flags=mmap.MAP_SHARED | mmap.MAP_POPULATE,
-                prot=mmap.PROT_READ,
-                offset=begin - skipped,
-            )
-        except (OSError, ValueError) as error:
-            raise UnreadableError("the file became shorter or cannot be read") from error
-        with mapped, memoryview(mapped) as whole, whole[skipped:] as part:
-            yield part
+        done = 0
+        while done < len(window):
+            try:
+                count = os.preadv(self._descriptor, [window[done:]], self._offset + start + done)
+            except OSError as error:
+                raise UnreadableError(f"the file cannot be read: {error.strerror}") from error
+            if count == 0:
+                raise UnreadableError("the file became shorter while it was sent")
+            done += count
 
     def _file_meta(self) -> tuple[dict[int, bytes], int]:
         """Return the values of the file meta information by element, and where it ends."""
@@ -186,11 +182,9 @@ class Transcoded:
         self._encoded = encoded.getvalue()
         self.length = len(self._encoded)
 
-    @contextmanager
-    def view(self, start: int, stop: int) -> Iterator[memoryview]:
-        """Return some of its bytes."""
-        with memoryview(self._encoded) as whole, whole[start:stop] as part:
-            yield part
+    def read_into(self, window: memoryview, start: int) -> None:
+        """Fill a window with its bytes from `start` on."""
+        window[:] = self._encoded[start : start + len(window)]
 
 
 def name_of(transfer_syntax_uid: str) -> str:
