@@ -12,7 +12,7 @@ CONFIG ?= config/wetread.toml
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: demo
 demo: $(RUN_STAMP) ## set up, then send real CT through a node to a stand-in PACS and show what came of it
@@ -49,6 +49,10 @@ contracts: $(TEST_STAMP) ## the layering contracts
 .PHONY: unit
 unit: $(TEST_STAMP) ## all tests but those that need a GPU, whose number is told; the wheel smoke test is one
 	$(BIN)/pytest -m "not gpu"
+
+.PHONY: bench-delivery
+bench-delivery: $(TEST_STAMP) ## time what sending an object costs, beside pynetdicom and dcmtk's storescu
+	PYTHONPATH=. $(BIN)/python deploy/bench/delivery.py
 
 .PHONY: clean
 clean: ## remove the virtual environment and what the tools left
