@@ -82,7 +82,10 @@ def test_any_maximum_length_and_any_cut_of_the_answer_will_do(
 
     def answer(message: Message) -> bytes:
         parts = cut(command_set(message), fragments)
-        pdvs = [pdv(message.context_id, 3 if part is parts[-1] else 1, part) for part in parts]
+        pdvs = [
+            pdv(message.context_id, 3 if at == len(parts) else 1, part)
+            for at, part in enumerate(parts, 1)
+        ]
         return b"".join(
             pdu(P_DATA, b"".join(pdvs[at : at + pdvs_in_a_pdu]))
             for at in range(0, len(pdvs), pdvs_in_a_pdu)
