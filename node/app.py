@@ -27,6 +27,7 @@ from node.ingest import IngestLimits, OwnDevice, StudyIngest, tell
 from node.interfaces import DeliveryTarget, DeviceIdentity, Listener, PluginSettings
 from node.planning import read_rules
 from node.pool import WorkerPool
+from node.quotas import Quotas, Watermarks
 from node.reconcile import Reconciliation
 from node.sandbox import Sandbox
 from node.scheduler import Scheduler, Sweep
@@ -43,6 +44,7 @@ MODEL: Final = "wetread"
 HEADER_MEMORY_MIB: Final = 2048
 FLUSH_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 5.0
+QUOTA_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -137,12 +139,27 @@ class Node:
             quiet_time=lambda modality, ae: quiet_seconds_for(self.settings, modality, ae),
             limits=IngestLimits(
                 max_object_bytes=storage.max_object_mib << 20,
-                reserve_bytes=storage.reserve_mib << 20,
                 behind_bytes=storage.behind_mib << 20,
             ),
+            quotas=self._build_quotas(),
             own_device=OwnDevice(manufacturer=MANUFACTURER, model=MODEL),
             clock=self._clock,
         )
+
+    def _build_quotas(self) -> Quotas:
+        storage, packs = self.settings.storage, self.stores.packs
+        self._quotas = Quotas(
+            Watermarks(
+                reserve_bytes=storage.reserve_mib << 20,
+                resume_bytes=max(storage.resume_mib, storage.reserve_mib) << 20,
+                urgent_bytes=max(storage.urgent_mib, storage.reserve_mib) << 20,
+                quota_bytes=storage.quota_mib << 20,
+            ),
+            free_bytes=packs.free_bytes,
+            waiting=self.stores.waiting.bytes_by_source,
+        )
+        self._quotas.refresh()
+        return self._quotas
 
     def _reconcile(self, indexer: Indexer) -> None:
         staging = staging_folder(self.settings)
@@ -216,6 +233,7 @@ class Node:
                     lambda: ingest.settle(SETTLE_SECONDS),
                 ),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
+                Sweep(name="quotas", seconds=QUOTA_SECONDS, run=self._quotas.refresh),
                 Sweep(
                     name="overdue",
                     seconds=self.settings.alerts.sweep_seconds,
@@ -306,7 +324,7 @@ class Node:
             self.stores.jobs.counts()
         except StorageError as error:
             database = f"not available: {type(error).__name__}"
-        low = self.stores.packs.free_bytes() < self.settings.storage.reserve_mib << 20
+        low = self._quotas.full
         return {
             "database": database,
             "disk": "full up to the reserve: C-STORE is answered 0xA700" if low else "",

@@ -31,6 +31,7 @@ from node.interfaces import (
     Source,
     TooLarge,
 )
+from node.quotas import Quotas
 from storage.digests import new_digest
 from storage.expectations import ExpectationStore
 from storage.indexing import Ended, Indexer, Opened
@@ -62,7 +63,6 @@ class IngestLimits:
     """What is taken in, and how much may wait."""
 
     max_object_bytes: int
-    reserve_bytes: int
     behind_bytes: int = 256 << 20
     """Where records are synced behind the acknowledgement: how many bytes may wait for it."""
 
@@ -87,7 +87,7 @@ class OwnDevice:
 class StudyIngest(Ingest):
     """Takes instances into the packs, and hands them on to the index."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an ingest is made of
         self,
         *,
         packs: PackStore,
@@ -95,6 +95,7 @@ class StudyIngest(Ingest):
         expectations: ExpectationStore,
         quiet_time: QuietTime,
         limits: IngestLimits,
+        quotas: Quotas,
         own_device: OwnDevice,
         clock: Clock,
     ) -> None:
@@ -103,6 +104,7 @@ class StudyIngest(Ingest):
         self.expectations = expectations
         self.quiet_time = quiet_time
         self.limits = limits
+        self.quotas = quotas
         self.own_device = own_device
         self.clock = clock
 
@@ -112,11 +114,11 @@ class StudyIngest(Ingest):
             raise OutOfResources("the index is too far behind")
         brought = _brought(source, uuid.uuid4().hex)
         self.indexer.put(Opened(brought=brought, at=self.clock()))
-        return StudyIntake(self, brought)
+        return StudyIntake(self, source, brought)
 
     def accept(self, received: Received) -> None:
         """Store and index one instance that belongs to no association; wait for its rows."""
-        intake = StudyIntake(self, _brought(received.source, ""))
+        intake = StudyIntake(self, received.source, _brought(received.source, ""))
         try:
             intake.begin(
                 received.sop_class_uid, received.sop_instance_uid, received.transfer_syntax_uid
@@ -144,14 +146,13 @@ class StudyIngest(Ingest):
             return False
         return self.indexer.drain(seconds)
 
-    def refuse_when_full(self) -> None:
+    def refuse_when_full(self, source: Source) -> None:
         """Refuse before the write what could not be kept or indexed.
 
         Raises:
             OutOfResources
         """
-        if self.packs.free_bytes() < self.limits.reserve_bytes:
-            raise OutOfResources("the disk is full up to the reserve for studies in flight")
+        self.quotas.check(source)
         if self.indexer.full:
             raise OutOfResources("the index is too far behind")
 
@@ -159,8 +160,9 @@ class StudyIngest(Ingest):
 class StudyIntake(Intake):
     """What one association brings: written to a pack of its own."""
 
-    def __init__(self, ingest: StudyIngest, brought: Brought) -> None:
+    def __init__(self, ingest: StudyIngest, source: Source, brought: Brought) -> None:
         self._ingest = ingest
+        self._source = source
         self._brought = brought
         self._notes = NoteWriter(brought)
         self._headers = HeaderReader()
@@ -177,7 +179,7 @@ class StudyIntake(Intake):
             raise InvalidInstance("(0000,1000) Affected SOP Instance UID is not a valid UID")
         if not _is_uid(sop_class_uid):
             raise CannotUnderstand("(0000,0002) Affected SOP Class UID is not a valid UID")
-        self._ingest.refuse_when_full()
+        self._ingest.refuse_when_full(self._source)
         self._named = (sop_class_uid, sop_instance_uid, transfer_syntax_uid)
         self._size = 0
         self._head.clear()
@@ -296,6 +298,7 @@ class StudyIntake(Intake):
         self._pending = ()
         if pack.unsynced > self._ingest.limits.behind_bytes:
             pack.sync()  # the sender waits for the disk: what may be lost is bounded
+        self._ingest.quotas.took(self._source, self._size)
         self._ingest.indexer.put(Entry(brought=self._brought, at=at, what=what, end=pack.end))
 
     def _quarantined(self, reason: str) -> QuarantinedInstance:

@@ -78,6 +78,7 @@ class Source:
     calling_ae: str = ""
     called_ae: str = ""
     peer_address: str = ""
+    urgent: bool = False  # goes before others where disk or associations are short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """The node's configuration: TOML read once, checked strictly, frozen, handed in."""
 
+# long: every key of the file, with what it means
+
 from __future__ import annotations
 
 import re
@@ -101,6 +103,20 @@ class StorageSettings(_Section):
         1024,
         description="Free disk, in MiB, kept for studies in flight: below it C-STORE is answered "
         "0xA700 before the write.",
+    )
+    resume_mib: NonNegativeInt = Field(
+        2048,
+        description="Free disk, in MiB, at which C-STORE is taken again after it was refused; at "
+        "least `reserve_mib` is used.",
+    )
+    urgent_mib: NonNegativeInt = Field(
+        4096,
+        description="Free disk, in MiB, below which only senders marked `urgent` are taken from.",
+    )
+    quota_mib: NonNegativeInt = Field(
+        0,
+        description="MiB of studies not read yet that one calling AE title may have here; more is "
+        "answered 0xA700 until some are read. Senders marked `urgent` have no quota. 0: no limit.",
     )
     durability: Literal["sync", "behind"] = Field(
         "sync",

@@ -17,6 +17,7 @@ from storage.objects import ObjectStore
 from storage.packs import PackStore
 from storage.rules import RuleStore
 from storage.studies import StudyStore
+from storage.waiting import WaitingStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Stores:
     engines: EngineStore
     events: EventStore
     expectations: ExpectationStore
+    waiting: WaitingStore
 
 
 def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
@@ -61,6 +63,7 @@ def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
         engines=EngineStore(database, clock),
         events=EventStore(database, clock),
         expectations=ExpectationStore(database, clock),
+        waiting=WaitingStore(database),
     )
 
 

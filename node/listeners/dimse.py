@@ -6,11 +6,9 @@ import ssl
 import threading
 import time
 import uuid
-from pathlib import Path
 from typing import ClassVar, Final, cast
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
@@ -37,6 +35,7 @@ from node.listeners._association import (
     StoreRequestHandler,
     StoreSocket,
 )
+from node.listeners._dimse_settings import DimseListenerSettings, Peer
 from node.listeners._pdata import Context, MessageStream
 from node.listeners._procedure_steps import AVAILABILITY, PROCEDURE_STEP, n_create, n_set
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
@@ -53,79 +52,14 @@ TLS_CIPHERS: Final = "ECDHE+AESGCM"
 # Rejections (PS3.8 table 9-21): result, source, reason.
 CALLING_AE_UNKNOWN: Final = (1, 1, 3)
 CALLED_AE_UNKNOWN: Final = (1, 1, 7)
+LOCAL_LIMIT: Final = (2, 3, 2)
 REASONS: Final = {
     CALLING_AE_UNKNOWN: "calling AE title, or its address, is not among listeners.dimse.peers",
     CALLED_AE_UNKNOWN: "called AE title is not among listeners.dimse.ae_titles",
+    LOCAL_LIMIT: "no association is free but for urgent senders (listeners.dimse)",
 }
 
 log = structlog.get_logger()
-
-
-class Peer(BaseModel):
-    """One sender that may connect."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ae_title: str = Field(min_length=1, max_length=16, description="Its calling AE title.")
-    addresses: tuple[str, ...] = Field((), description="IP addresses it may come from; empty: any.")
-
-
-class TlsSettings(BaseModel):
-    """[listeners.dimse.tls]: TLS 1.2 and 1.3 only, both sides with a certificate (PS3.15 B.12)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    certificate: Path = Field(description="PEM file with this node's certificate and its chain.")
-    key: Path = Field(description="PEM file with its private key.")
-    authorities: Path = Field(description="PEM file with the authorities that vouch for senders.")
-    require_client_certificate: bool = Field(
-        True, description="Refuse senders without a certificate."
-    )
-
-
-class DimseListenerSettings(PluginSettings):
-    """[listeners.dimse]: C-STORE and C-ECHO."""
-
-    ae_titles: tuple[str, ...] = Field(
-        ("WETREAD",), min_length=1, description="Called AE titles this node answers to."
-    )
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(11112, ge=0, le=65535, description="Port; 0 takes a free one.")
-    peers: tuple[Peer, ...] = Field((), description="Senders that may connect.")
-    allow_any_peer: bool = Field(
-        False, description="Let any sender connect. For demonstrations on loopback only."
-    )
-    max_associations: PositiveInt = Field(50, description="Associations at a time.")
-    max_associations_per_address: PositiveInt = Field(
-        25, description="Connections at a time from one IP address."
-    )
-    max_pdu: int = Field(
-        131072, ge=4096, le=1 << 24, description="Largest PDU announced to senders, in bytes."
-    )
-    acse_seconds: PositiveFloat = Field(10.0, description="Time to negotiate, in seconds.")
-    dimse_seconds: PositiveFloat = Field(
-        300.0, description="Time between two messages of a sender, in seconds."
-    )
-    network_seconds: PositiveFloat = Field(
-        120.0, description="Time without a byte until an association is aborted, in seconds."
-    )
-    pdu_seconds: PositiveFloat = Field(
-        120.0,
-        description="Time from the first byte of a PDU to its last; then the association is "
-        "aborted.",
-    )
-    tls: TlsSettings | None = Field(None, description="Accept TLS only; without it: plain TCP.")
-    grace_seconds: PositiveFloat = Field(
-        20.0, description="Time for associations in flight when the node stops, in seconds."
-    )
-
-    @field_validator("ae_titles")
-    @classmethod
-    def _titles_fit(cls, titles: tuple[str, ...]) -> tuple[str, ...]:
-        for title in titles:
-            if not 0 < len(title.strip()) <= 16:  # noqa: PLR2004 - PS3.5 table 6.2-1, AE
-                raise ValueError(f"{title!r}: an AE title has 1 to 16 characters")
-        return tuple(title.strip() for title in titles)
 
 
 class DimseListener(Listener[DimseListenerSettings]):
@@ -279,13 +213,23 @@ class DimseListener(Listener[DimseListenerSettings]):
             return CALLING_AE_UNKNOWN
         if str(request.called_ae_title).strip() not in self._settings.ae_titles:
             return CALLED_AE_UNKNOWN
-        if self._settings.allow_any_peer:
-            return None
-        calling, address = str(request.calling_ae_title).strip(), _peer_address(association)
+        peer = self._peer(association)
+        if peer is None and not self._settings.allow_any_peer:
+            return CALLING_AE_UNKNOWN
+        free = self._settings.max_associations - len(self._associations())
+        if free <= self._settings.urgent_associations and not (peer is not None and peer.urgent):
+            return LOCAL_LIMIT
+        return None
+
+    def _peer(self, association: Association) -> Peer | None:
+        """Return who this is, by AE title and address, if it is among the peers."""
+        request = association.requestor.primitive
+        calling = "" if request is None else str(request.calling_ae_title).strip()
+        address = _peer_address(association)
         for peer in self._settings.peers:
             if peer.ae_title == calling and (not peer.addresses or address in peer.addresses):
-                return None
-        return CALLING_AE_UNKNOWN
+                return peer
+        return None
 
     def _on_accepted(self, event: Event) -> None:
         """Open the association's intake and let its C-STOREs go there."""
@@ -335,12 +279,13 @@ class DimseListener(Listener[DimseListenerSettings]):
         intake.close(aborted=not association.is_released)
 
     def _source(self, association: Association) -> Source:
-        request = association.requestor.primitive
+        request, peer = association.requestor.primitive, self._peer(association)
         return Source(
             listener=self.name,
             calling_ae="" if request is None else str(request.calling_ae_title).strip(),
             called_ae="" if request is None else str(request.called_ae_title).strip(),
             peer_address=_peer_address(association),
+            urgent=peer is not None and peer.urgent,
         )
 
 

@@ -11,6 +11,7 @@ from pydicom import dcmread
 from node.clock import system_clock
 from node.ingest import IngestLimits, OwnDevice, StudyIngest
 from node.interfaces import Intake, Received, Source
+from node.quotas import Quotas, Watermarks
 from node.reconcile import Reconciled, Reconciliation
 from storage.associations import AssociationStore
 from storage.database import Database, migrate
@@ -20,6 +21,7 @@ from storage.indexing import Indexer
 from storage.objects import ObjectStore
 from storage.packs import PackStore
 from storage.studies import StudyStore
+from storage.waiting import WaitingStore
 
 
 class TakingIn:
@@ -32,6 +34,7 @@ class TakingIn:
         clock: Callable[[], datetime] = system_clock,
         quiet_time: Callable[[str, str], float] = lambda _modality, _ae: 1.0,
         limits: IngestLimits | None = None,
+        watermarks: Watermarks | None = None,
         durable: bool = True,
         pack_bytes: int = 1 << 20,
     ) -> None:
@@ -53,7 +56,12 @@ class TakingIn:
             indexer=self.indexer,
             expectations=ExpectationStore(self.database, clock),
             quiet_time=quiet_time,
-            limits=limits or IngestLimits(max_object_bytes=1 << 30, reserve_bytes=1),
+            limits=limits or IngestLimits(max_object_bytes=1 << 30),
+            quotas=Quotas(
+                watermarks or Watermarks(reserve_bytes=1, resume_bytes=1, urgent_bytes=1),
+                free_bytes=self.packs.free_bytes,
+                waiting=WaitingStore(self.database).bytes_by_source,
+            ),
             own_device=OwnDevice(manufacturer="wetread", model="wetread"),
             clock=clock,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from node.interfaces import (
     Source,
     TooLarge,
 )
+from node.quotas import Watermarks
 from storage.states import AssociationState
 from tests.factories import make_ct_series
 from tests.node.listeners.receiving import data_set_bytes
@@ -87,16 +87,18 @@ def test_instances_of_an_association_count_for_it_and_hold_its_study(
     assert bench.associations.recent()[0].state is AssociationState.RELEASED
 
 
-def test_full_disk_is_refused_before_a_byte_is_written(bench: TakingIn, file: Path) -> None:
-    bench.ingest.limits = replace(bench.ingest.limits, reserve_bytes=1 << 60)
+def test_full_disk_is_refused_before_a_byte_is_written(tmp_path: Path, file: Path) -> None:
+    full = Watermarks(reserve_bytes=1 << 60, resume_bytes=1 << 60, urgent_bytes=1 << 60)
+    bench = TakingIn(tmp_path, watermarks=full).start()
     with pytest.raises(OutOfResources) as caught:
         bench.accept(file)
     assert caught.value.status == 0xA700
     assert bench.packs.names() == {}
+    bench.close()
 
 
 def test_object_beyond_the_limit_is_refused_and_leaves_nothing(tmp_path: Path, file: Path) -> None:
-    limits = IngestLimits(max_object_bytes=10, reserve_bytes=1)
+    limits = IngestLimits(max_object_bytes=10)
     bench = TakingIn(tmp_path, limits=limits).start()
     with pytest.raises(TooLarge):
         bench.accept(file)

@@ -16,7 +16,8 @@ from pydicom.data import get_testdata_file
 from pynetdicom import AE, evt
 
 from node.interfaces import CannotUnderstand, DataSetMismatch, ListenerError, OutOfResources
-from node.listeners.dimse import DimseListener, DimseListenerSettings, Peer
+from node.listeners._dimse_settings import DimseListenerSettings, Peer
+from node.listeners.dimse import DimseListener
 from tests.factories import make_ct_series
 from tests.node.listeners.receiving import (
     KeepingIngest,
