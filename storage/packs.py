@@ -37,7 +37,7 @@ class Pack:
             stand. After a failed sync nothing more is written to this pack.
     """
 
-    def __init__(self, path: Path, descriptor: int, *, durable: bool) -> None:
+    def __init__(self, path: Path, descriptor: int, *, durable: bool, prepared: int = 0) -> None:
         self.name = path.stem
         self.path = path
         self.descriptor = descriptor
@@ -45,6 +45,7 @@ class Pack:
         self.failed = False
         self.unsynced = 0
         self._durable = durable
+        self._prepared = prepared  # written in advance up to here
         self._salt = uuid.UUID(self.name).bytes
         self._position = FIRST
         self._prefix = 0
@@ -97,7 +98,11 @@ class Pack:
         self.open_record = False
 
     def abandon(self) -> None:
-        """Give the open record up: the next one takes its place."""
+        """Give the open record up: the next one takes its place, and its space goes back."""
+        rest = max(self.end, self._prepared)
+        if self._position > rest:
+            with contextlib.suppress(OSError):  # then it stays until the pack is sealed
+                os.ftruncate(self.descriptor, rest)
         self._position = self.end
         self.open_record = False
 
@@ -238,7 +243,7 @@ class PackStore:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise resource_error(error) from error
-        return Pack(path, descriptor, durable=self._durable)
+        return Pack(path, descriptor, durable=self._durable, prepared=self.pack_bytes)
 
     def _create(self) -> Pack:
         name = uuid.uuid4().hex

@@ -6,7 +6,9 @@ It is pinned, and what is overridden here is asserted below to be there as it wa
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import queue
 import socket
 import ssl
 import struct
@@ -37,8 +39,13 @@ TICK_SECONDS: Final = 0.2
 LONGEST_OTHER_PDU: Final = 1 << 20
 """The longest sensible A-ASSOCIATE-RQ, with 128 contexts, has some 300 KB."""
 RELEASE_RQ: Final = 0x05
+IDLE: Final = "Sta1"
 ESTABLISHED: Final = "Sta6"
+CLOSING: Final = "Sta13"
+"""States of the upper layer (PS3.8 table 9-10)."""
 SETTLE_SECONDS: Final = 1.0
+MOST_DISCARDED: Final = 1 << 20
+"""What is still read of a peer whose association was aborted."""
 
 log = structlog.get_logger()
 
@@ -192,6 +199,9 @@ class StoreProvider(DULServiceProvider):
         self.settle: Callable[[float], None] = lambda _seconds: None
         self.ended: Callable[[], None] = lambda: None
         self._others_spoke = False
+        self._began = False
+        self._told = False
+        self._discarded = 0
         self._pdu = -1  # the PDU that is waited for, and since when
         self._since = 0.0
 
@@ -203,15 +213,24 @@ class StoreProvider(DULServiceProvider):
             self._let_others_run()
             connection = self.socket
             if isinstance(connection, StoreSocket):
-                connection.close_connection()
+                self._tell_end(connection)
             self.ended()
 
     def _is_transport_event(self) -> bool:
-        if self.state_machine.current_state != ESTABLISHED:
+        state, connection = self.state_machine.current_state, self.socket
+        if not isinstance(connection, StoreSocket):
             return super()._is_transport_event()
-        stream, connection = self.stream, self.socket
-        if stream is None or not isinstance(connection, StoreSocket):
-            return False  # accepted, but not told to the listener yet
+        if state == IDLE:
+            return self._began and self._tell_end(connection)
+        self._began = True
+        if state == CLOSING:
+            return self._discard(connection)
+        if state != ESTABLISHED:
+            return super()._is_transport_event()
+        return self.stream is not None and self._converse(self.stream, connection)
+
+    def _converse(self, stream: MessageStream, connection: StoreSocket) -> bool:
+        """Take what arrives on an association; end it where it breaks the rules."""
         try:
             return self._serve(stream, connection)
         except ProtocolError as error:
@@ -223,6 +242,29 @@ class StoreProvider(DULServiceProvider):
             self._let_others_run()
             self.event_queue.put("Evt17")  # transport connection closed
         return True
+
+    def _tell_end(self, connection: StoreSocket) -> bool:
+        """Let go of what has ended: the association's thread may still wait for a request."""
+        connection.close_connection()
+        if not self._told:
+            self._told = True
+            self.to_user_queue.put(cast("Any", None))
+        with contextlib.suppress(queue.Empty):
+            while True:  # a second word of the same end means nothing in this state
+                self.event_queue.get(block=False)
+        return False
+
+    def _discard(self, connection: StoreSocket) -> bool:
+        """After an abort: read on, so that the peer gets it, and answer nothing (Sta13)."""
+        connection.start = connection.stop = 0
+        try:
+            got = connection.fill() or 0
+        except OSError:
+            got = 0
+        self._discarded += got
+        if not got or self._discarded > MOST_DISCARDED:
+            connection.close()
+        return bool(got)
 
     def _serve(self, stream: MessageStream, connection: StoreSocket) -> bool:
         """Take what arrives until something else than C-STORE has to be done."""

@@ -59,7 +59,7 @@ class DimseListenerSettings(PluginSettings):
     )
     max_associations: PositiveInt = Field(50, description="Associations at a time.")
     urgent_associations: NonNegativeInt = Field(
-        5, description="How many of them only senders marked `urgent` get."
+        5, description="How many of them only senders marked `urgent` get, if there are any."
     )
     max_associations_per_address: PositiveInt = Field(
         25, description="Connections at a time from one IP address."
@@ -92,8 +92,13 @@ class DimseListenerSettings(PluginSettings):
                 raise ValueError(f"{title!r}: an AE title has 1 to 16 characters")
         return tuple(title.strip() for title in titles)
 
+    @property
+    def kept_for_urgent(self) -> int:
+        """How many associations others do not get."""
+        return self.urgent_associations if any(peer.urgent for peer in self.peers) else 0
+
     @model_validator(mode="after")
     def _some_are_left(self) -> DimseListenerSettings:
-        if self.urgent_associations >= self.max_associations:
+        if self.kept_for_urgent >= self.max_associations:
             raise ValueError("urgent_associations must be less than max_associations")
         return self

@@ -217,7 +217,7 @@ class DimseListener(Listener[DimseListenerSettings]):
         if peer is None and not self._settings.allow_any_peer:
             return CALLING_AE_UNKNOWN
         free = self._settings.max_associations - len(self._associations())
-        if free <= self._settings.urgent_associations and not (peer is not None and peer.urgent):
+        if free <= self._settings.kept_for_urgent and not (peer is not None and peer.urgent):
             return LOCAL_LIMIT
         return None
 

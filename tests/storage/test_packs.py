@@ -71,6 +71,22 @@ def test_a_record_that_was_begun_or_given_up_is_not_found_and_its_place_is_used_
     assert found(store, pack.name) == [(b"first", b"note"), (b"x", b"note")]
 
 
+@pytest.mark.parametrize("prepared", [False, True])
+def test_the_space_of_a_large_object_that_was_given_up_goes_back(
+    store: PackStore, prepared: bool
+) -> None:
+    if prepared:
+        store.prepare_spare()
+    pack = store.borrow()
+    keep(pack, b"first")
+    pack.begin(PREFIX)
+    pack.write([memoryview(bytes(1 << 20))])
+    pack.abandon()
+    assert pack.path.stat().st_size == (1 << 16 if prepared else pack.end)
+    keep(pack, b"second")
+    assert found(store, pack.name) == [(b"first", b"note"), (b"second", b"note")]
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_damaged_byte_ends_the_pack_before_its_record(
