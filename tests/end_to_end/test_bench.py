@@ -1,0 +1,93 @@
+"""The ingest bench, run small: every server takes what it is sent, and the figures add up."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+
+from tests.places import ROOT
+
+BENCH: Final = ROOT / "deploy" / "bench" / "ingest.py"
+SERVERS: Final = {
+    "wetread",
+    "storescp-fork",
+    "storescp-128k",
+    "orthanc",
+    "orthanc-fastest",
+    "pynetdicom",
+}
+COUNT: Final = 4
+
+
+def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCH), "--all-addresses", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """Run every server once or twice with a handful of images; return the figures."""
+    folder = tmp_path_factory.mktemp("bench")
+    figures = folder / "figures.json"
+    size = ["--count", str(COUNT), "--repetitions", "1", "--associations", "1,2", "--kinds", "mr"]
+    done = run_bench(*size, "--floor", "--root", str(folder), "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in folder.iterdir()] == ["figures.json"]
+    found: Mapping[str, Any] = json.loads(figures.read_text(encoding="utf-8"))
+    return found
+
+
+def runs_of(measured: Mapping[str, Any], part: str) -> list[Mapping[str, Any]]:
+    return [run for run in measured["runs"] if run["part"] == part]
+
+
+def test_every_server_received_every_image(measured: Mapping[str, Any]) -> None:
+    runs = runs_of(measured, "fast-sender")
+    turns = sorted((run["server"], run["associations"]) for run in runs)
+    assert turns == sorted([("floor", 1)] + [(name, n) for name in SERVERS for n in (1, 2)])
+    for run in runs_of(measured, "fast-sender") + runs_of(measured, "as-shipped"):
+        assert (run["count"], run["acknowledged"], run["arrived"]) == (COUNT, COUNT, COUNT), run
+    assert measured["lost"] == 0
+
+
+def test_servers_as_shipped_took_what_storescu_sends(measured: Mapping[str, Any]) -> None:
+    runs = runs_of(measured, "as-shipped")
+    assert {run["server"] for run in runs} == {"wetread", "storescp-fork", "orthanc"}
+
+
+def test_ratios_are_those_of_the_runs_beside_each_other(measured: Mapping[str, Any]) -> None:
+    runs = runs_of(measured, "fast-sender")
+    rate = {(run["server"], run["associations"]): COUNT / run["seconds"] for run in runs}
+    expected = statistics.median(
+        rate["wetread", associations] / rate["orthanc", associations] for associations in (1, 2)
+    )
+    (pooled,) = [
+        ratio
+        for ratio in measured["ratios"]
+        if (ratio["part"], ratio["peer"]) == ("fast-sender", "orthanc")
+        and (ratio["measure"], ratio["associations"]) == ("images/s", None)
+    ]
+    assert pooled["spread"]["median"] == pytest.approx(expected)
+    assert pooled["spread"]["pairs"] == 2
+
+
+def test_goals_are_told_with_their_verdict(measured: Mapping[str, Any]) -> None:
+    (rate,) = [goal for goal in measured["goals"] if goal["goal"].endswith("4 x orthanc")]
+    assert rate["met"] == (rate["measured"]["median"] >= 4.0)
+
+
+def test_wrong_names_are_refused_before_anything_starts() -> None:
+    done = run_bench("--servers", "wetread,storescpp")
+    assert done.returncode == 2
+    assert "storescpp" in done.stderr
