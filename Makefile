@@ -54,6 +54,10 @@ unit: $(TEST_STAMP) ## all tests but those that need a GPU, whose number is told
 bench-delivery: $(TEST_STAMP) ## time what sending an object costs, beside pynetdicom and dcmtk's storescu
 	PYTHONPATH=. $(BIN)/python deploy/bench/delivery.py
 
+.PHONY: bench-ingest
+bench-ingest: $(TEST_STAMP) ## C-STORE ingest beside dcmtk, Orthanc and pynetdicom (BENCH="--quick --floor")
+	$(BIN)/python deploy/bench/ingest.py $(BENCH)
+
 .PHONY: clean
 clean: ## remove the virtual environment and what the tools left
 	rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist demo-output

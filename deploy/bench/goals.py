@@ -77,7 +77,7 @@ def _behind(kind: str) -> Iterator[Goal]:
         yield Goal(
             measure=Measure.RATE,
             kind=kind,
-            sides=(_ours(), Side(server=peer)),
+            sides=(_ours(1), Side(server=peer)),
             bound=10.0,
             part=Part.AS_SHIPPED,
         )

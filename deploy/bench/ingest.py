@@ -36,7 +36,7 @@ from report import as_json, goal_lines, machine, tables
 from sender import CALLING_AE, SendError, send
 
 AS_SHIPPED: Final = ("wetread", "storescp-fork", "orthanc")
-AS_SHIPPED_COUNT, AS_SHIPPED_QUICK_COUNT = 60, 20
+AS_SHIPPED_COUNT, AS_SHIPPED_QUICK_COUNT = 100, 40
 AS_SHIPPED_ASSOCIATIONS: Final = (1, 4)
 SYNCED: Final = ("wetread", "orthanc")
 WARM_UP: Final = 10
@@ -129,6 +129,7 @@ class Bench:
             seconds=took.seconds,
             cpu_seconds=took.cpu_seconds,
             peak_bytes=took.peak_bytes,
+            rise_bytes=None,
         )
 
     @contextmanager
@@ -166,6 +167,7 @@ def _store(server: Server, template: Template, counts: Sequence[int], repetition
     held = server.arrived()
     before = cpu_seconds(server.pid)
     forget_peaks(server.pid)
+    at_rest = peak_bytes(server.pid)
     peaks: list[int] = []
     sent = send(server.address, template, counts, lambda: peaks.append(peak_bytes(server.pid)))
     cpu, arrived = _settled(server, held + sum(counts))
@@ -181,6 +183,7 @@ def _store(server: Server, template: Template, counts: Sequence[int], repetition
         seconds=max(part.ended for part in sent) - min(part.started for part in sent),
         cpu_seconds=cpu - before,
         peak_bytes=peaks[0],
+        rise_bytes=peaks[0] - at_rest,
     )
 
 
@@ -216,6 +219,7 @@ def _store_files(
         seconds=seconds,
         cpu_seconds=cpu - before,
         peak_bytes=None,
+        rise_bytes=None,
     )
 
 

@@ -33,7 +33,8 @@ class Run:
 
     `seconds` lie between the first byte and the last response; `cpu_seconds` are those of all the
     server's processes from before the association until it was idle again; `peak_bytes` is the sum
-    of their largest resident sets, pages they share counted in each; None: not measured.
+    of their largest resident sets, pages they share counted in each, and `rise_bytes` what it is
+    above that before the run; None: not measured.
     """
 
     part: Part
@@ -47,6 +48,7 @@ class Run:
     seconds: float
     cpu_seconds: float
     peak_bytes: int | None
+    rise_bytes: int | None
 
     @property
     def lost(self) -> int:

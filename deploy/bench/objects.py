@@ -53,7 +53,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         rows=512,
         columns=512,
         count=500,
-        quick_count=100,
+        quick_count=200,
         special={
             "ScanOptions": "HELIX",
             "KVP": "120",
@@ -81,8 +81,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         sop_class_uid=MRImageStorage,
         rows=256,
         columns=256,
-        count=500,
-        quick_count=100,
+        count=1000,
+        quick_count=400,
         special={
             "ScanningSequence": "SE",
             "SequenceVariant": "SK",

@@ -57,6 +57,7 @@ class Server(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     called_ae: ClassVar[str] = "BENCHSCP"
+    end_by: ClassVar[signal.Signals] = signal.SIGKILL  # what it holds is thrown away
     sweeps: ClassVar[bool] = False
     """Whether what has arrived can be removed while it runs."""
 
@@ -114,7 +115,7 @@ class Server(ABC):
         process, self.process = self.process, None
         if process is None:
             return
-        process.terminate()
+        process.send_signal(self.end_by)
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
         with suppress(ProcessLookupError):
@@ -230,6 +231,7 @@ class Node(Server):
 
     name: ClassVar[str] = "wetread"
     title: ClassVar[str] = "wetread run"
+    end_by: ClassVar[signal.Signals] = signal.SIGTERM  # it ends its own processes, in time
     called_ae: ClassVar[str] = "WETREAD"
 
     def command(self) -> Sequence[str]:

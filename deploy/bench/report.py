@@ -22,8 +22,8 @@ SENDERS: Final[Mapping[Part, str]] = {
     Part.AS_SHIPPED: "from stock storescu (its start included), servers as shipped",
 }
 HEAD: Final = (
-    f"{'associations':>12}  {'server':16} {'images/s':>9} {'CPU ms/image':>13} {'peak MB':>8} "
-    f"{'lost':>5}  {'wetread / it: images/s':24} CPU/image"
+    f"{'associations':>12}  {'server':16} {'images/s':>9} {'CPU ms/image':>13} "
+    f"{'peak MB':>8} {'rise':>5} {'lost':>5}  {'wetread / it: images/s':24} CPU/image"
 )
 
 
@@ -101,15 +101,17 @@ def _line(
     associations: int | None, server: str, runs: Sequence[Run], quotients: Sequence[str]
 ) -> str:
     lost = sum(run.lost for run in runs)
-    rate = cpu = peak = ""
+    rate = cpu = peak = rise = ""
     if associations is not None:
         rate = f"{statistics.median(run.value(Measure.RATE) for run in runs):.1f}"
         cpu = f"{1e3 * statistics.median(run.value(Measure.CPU) for run in runs):.2f}"
         peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
         peak = f"{statistics.median(peaks) / 1e6:.0f}" if peaks else ""
+        rises = [run.rise_bytes for run in runs if run.rise_bytes is not None]
+        rise = f"{statistics.median(rises) / 1e6:.0f}" if rises else ""
     return (
-        f"{associations or 'all':>12}  {server:16} {rate:>9} {cpu:>13} {peak:>8} {lost:>5}  "
-        f"{quotients[0]:24} {quotients[1]}"
+        f"{associations or 'all':>12}  {server:16} {rate:>9} {cpu:>13} "
+        f"{peak:>8} {rise:>5} {lost:>5}  {quotients[0]:24} {quotients[1]}"
     ).rstrip()
 
 
