@@ -16,12 +16,12 @@ from typing import Final
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a file system in memory, no predictable name
 MEBIBYTE: Final = 1 << 20
-SHARE: Final = 0.5
-"""Of the memory and the room that are free, what a repetition may take."""
+SHARE: Final = 0.75
+"""Of the memory and the room that are free, what a bench may take."""
 
 
 class RoomError(Exception):
-    """There is no room for the instances of one repetition."""
+    """There is no room for the instances that are to be sent."""
 
 
 def in_memory(folder: Path) -> bool:
@@ -46,13 +46,13 @@ def need_room(folder: Path, wanted: int) -> None:
         room = min(room, _available())
     if wanted > SHARE * room:
         raise RoomError(
-            f"{folder}: a repetition keeps {wanted >> 20} MiB, {room >> 20} MiB are free; "
-            "take fewer kinds, associations or images, or another --root"
+            f"{folder}: {wanted >> 20} MiB would be kept, {room >> 20} MiB are free; take fewer "
+            "images, associations or repetitions, or another --root"
         )
 
 
 def warm_memory(wanted: int) -> None:
-    """Write so many bytes to memory and let them go, half of what is free at most."""
+    """Write so many bytes to memory and let them go, as far as memory is free."""
     if not MEMORY.is_dir():
         return
     room = min(shutil.disk_usage(MEMORY).free, _available())

@@ -70,9 +70,7 @@ class Bench:
     def fast(self, kind: str, repetition: int) -> None:
         """Send one kind of image from the fast sender to each server, at each parallelism."""
         plan, template = self.plan, self.templates[kind]
-        kept = self._kept(kind)
-        need_room(plan.root, kept)
-        warm_memory(kept)
+        warm_memory(self.kept_bytes(kind))
         with self._started(plan.servers, f"{kind}-{repetition}", no_delay=True) as servers:
             for server in servers:
                 _store(server, template, [min(WARM_UP, plan.counts[kind])])
@@ -106,8 +104,15 @@ class Bench:
     def _in_memory(self) -> bool:
         return in_memory(self.plan.root)
 
-    def _kept(self, kind: str) -> int:
-        """Return how many bytes a repetition has on disk, or in memory, at most."""
+    def need_room(self) -> None:
+        """See that all that will be kept at a time has room; raises RoomError."""
+        kept = [self.kept_bytes(kind) for kind in self.plan.kinds]
+        need_room(
+            self.plan.root, max(kept) if self._in_memory else sum(kept) * self.plan.repetitions
+        )
+
+    def kept_bytes(self, kind: str) -> int:
+        """Return how many bytes the servers have written by the end of a repetition."""
         plan = self.plan
         swept = [name for name in plan.servers if SERVERS[name].sweeps and self._in_memory]
         turns = len(plan.associations) * (len(plan.servers) - len(swept)) + bool(swept)
@@ -167,9 +172,10 @@ def _store(server: Server, template: Template, counts: Sequence[int], repetition
     held = server.arrived()
     before = cpu_seconds(server.pid)
     forget_peaks(server.pid)
-    at_rest = peak_bytes(server.pid)
-    peaks: list[int] = []
-    sent = send(server.address, template, counts, lambda: peaks.append(peak_bytes(server.pid)))
+    at_rest = sum(peak_bytes(server.pid).values())
+    sent = send(server.address, template, counts, lambda: peak_bytes(server.pid))
+    processes = {number for part in sent for number in part.seen}
+    peak = sum(max(part.seen.get(number, 0) for part in sent) for number in processes)
     cpu, arrived = _settled(server, held + sum(counts))
     return Run(
         part=Part.FAST,
@@ -182,8 +188,8 @@ def _store(server: Server, template: Template, counts: Sequence[int], repetition
         arrived=arrived - held,
         seconds=max(part.ended for part in sent) - min(part.started for part in sent),
         cpu_seconds=cpu - before,
-        peak_bytes=peaks[0],
-        rise_bytes=peaks[0] - at_rest,
+        peak_bytes=peak,
+        rise_bytes=peak - at_rest,
     )
 
 
@@ -293,6 +299,7 @@ def measure(plan: Plan) -> Bench:
     folder = plan.root / "templates"
     folder.mkdir()
     bench = Bench(plan=plan, templates={name: make_template(name, folder) for name in plan.kinds})
+    bench.need_room()
     shipped = "ct" if "ct" in plan.kinds else plan.kinds[0]
     for kind in plan.kinds:
         for repetition in range(1, plan.repetitions + 1):

@@ -25,9 +25,9 @@ def cpu_seconds(root: int) -> float:
     return ticks / TICKS_PER_SECOND
 
 
-def peak_bytes(root: int) -> int:
-    """Return the sum of the largest resident sets (VmHWM) since they were last forgotten."""
-    return sum(_high_water(number) for number in _tree(root, _stats()))
+def peak_bytes(root: int) -> dict[int, int]:
+    """Return by process the largest resident sets (VmHWM) since they were last forgotten."""
+    return {number: _high_water(number) for number in _tree(root, _stats())}
 
 
 def forget_peaks(root: int) -> None:

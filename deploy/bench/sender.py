@@ -14,9 +14,9 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Final, TypeAlias
@@ -57,11 +57,15 @@ class SendError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What one association did: monotonic times in seconds, and how many answers were 0x0000."""
+    """What one association did: monotonic times in seconds, and how many answers were 0x0000.
+
+    `seen` is what its sender saw of the server just before it asked for release.
+    """
 
     started: float
     ended: float
     acknowledged: int
+    seen: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,36 +76,32 @@ class Address:
     called_ae: str
 
 
-def send(
-    address: Address, template: Template, counts: Sequence[int], at_peak: Callable[[], None]
-) -> list[Sent]:
+Look: TypeAlias = Callable[[], Mapping[int, int]]
+_Job: TypeAlias = tuple[Address, Template, int, int, int, Look]
+
+
+def send(address: Address, template: Template, counts: Sequence[int], look: Look) -> list[Sent]:
     """Send new instances over as many associations as there are counts, side by side.
 
-    All associations stand before the first instance leaves. `at_peak` is called after the last
-    response, before any association is released.
+    All associations stand before the first instance leaves; each is released when its own last
+    response is there, as an idle one may hold a thread of the server. Just before, its sender
+    calls `look`: the processes that serve it are still there.
 
     Raises:
         SendError: an association was refused, or a sender did not come to its end.
     """
     context = multiprocessing.get_context("fork")
-    stages, token = context.Barrier(len(counts) + 1), new_token()
+    standing, token = context.Barrier(len(counts)), new_token()
     workers, ends = [], []
     for association, count in enumerate(counts):
         end, other = context.Pipe(duplex=False)
-        job = (address, template, token, association, count)
+        job = (address, template, token, association, count, look)
         workers.append(
-            context.Process(target=_work, args=(stages, other, job), daemon=True),
+            context.Process(target=_work, args=(standing, other, job), daemon=True),
         )
         workers[-1].start()
         other.close()
         ends.append(end)
-    try:
-        stages.wait(PATIENCE_SECONDS)  # all associations stand
-        stages.wait(PATIENCE_SECONDS)  # all responses are there
-        at_peak()
-        stages.wait(PATIENCE_SECONDS)  # release
-    except threading.BrokenBarrierError:
-        stages.abort()
     results = [_result(end) for end in ends]
     for worker in workers:
         worker.join()
@@ -120,20 +120,18 @@ def _result(end: Connection) -> Sent | str:
     return result
 
 
-def _work(stages: Barrier, end: Connection, job: tuple[Address, Template, int, int, int]) -> None:
+def _work(standing: Barrier, end: Connection, job: _Job) -> None:
     """Be the process of one association."""
-    address, template, token, association, count = job
+    address, template, token, association, count, look = job
     try:
         with _Association(address, template, token, association) as sender:
-            stages.wait(PATIENCE_SECONDS)
-            sent = sender.store(count)
-            stages.wait(PATIENCE_SECONDS)
-            stages.wait(PATIENCE_SECONDS)
+            standing.wait(PATIENCE_SECONDS)
+            sent = replace(sender.store(count), seen=look())
             if sent.acknowledged == count:
                 sender.release()
         end.send(sent)
     except (SendError, OSError) as error:
-        stages.abort()
+        standing.abort()
         end.send(f"{type(error).__name__}: {error}")
     except threading.BrokenBarrierError:
         end.send("a sender beside it failed, or took too long")
