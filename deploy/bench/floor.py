@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S603 - a program, in no package; it starts itself as the receiver
+# ruff: noqa: S603 - a program, in no package; it starts itself as the receiver
 """The physical floor of ingest: bytes from a loopback socket into a file, a byte back per item.
 
 python deploy/bench/floor.py [--kinds ct,mr,dx] [--count N] [--repetitions N] [--root DIR] [--sync]

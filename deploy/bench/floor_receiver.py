@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - a program, in no package
 """The receiver of floor.py, a program of its own so that its memory is a bare Python's.
 
 python deploy/bench/floor_receiver.py PORT BYTES COUNT FILE SYNC(0|1)

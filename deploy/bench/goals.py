@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - part of the programs in this folder, in no package
 """What the node is to reach against its peers, and whether it did. Told, never enforced."""
 
 from __future__ import annotations

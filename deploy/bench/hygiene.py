@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - part of the programs in this folder, in no package
 """What keeps a bench honest: memory that was touched before, a place to write, room enough.
 
 A virtual machine pays for a page that it touches for the first time some six times what a used

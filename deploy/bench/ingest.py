@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S603 - a program, in no package; it starts senders
+# ruff: noqa: S603 - a program, in no package; it starts senders
 """Measures C-STORE ingest: our node beside dcmtk, Orthanc and pynetdicom, the same bytes to each.
 
 python deploy/bench/ingest.py [--quick] [--durability behind|sync] [--root DIR] [--json FILE] ...

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - part of the programs in this folder, in no package
 """A network of one's own: nothing but a loopback interface, which nobody else can reach.
 
 dcmtk's storescp and Orthanc listen on all addresses, whatever they are told. In a network namespace

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - part of the programs in this folder, in no package
 """Runs, and ratios of runs that stand side by side: a median with its quartiles."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - part of the programs in this folder, in no package
 """Synthetic CT, MR and DX images to send, each instance with UIDs of its own.
 
 An image is made once and written to a file; a sender maps it and puts the UIDs of the next

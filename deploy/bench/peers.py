@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S603 - part of the programs in this folder, in no package; it starts servers
+# ruff: noqa: S603 - part of the programs in this folder, in no package; it starts servers
 """The servers that are measured, our node and its peers: each a process with its own folder."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - part of the programs in this folder, in no package
 """CPU time and memory of a process with all that it has started, out of /proc (proc(5))."""
 
 from __future__ import annotations

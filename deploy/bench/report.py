@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - part of the programs in this folder, in no package
 """The figures as tables for people and as JSON for programs."""
 
 from __future__ import annotations

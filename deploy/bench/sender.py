@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - part of the programs in this folder, in no package
 """A C-STORE sender that costs next to nothing, so that what is measured is the server.
 
 One process an association. The image is mapped, the headers of its P-DATA-TF PDUs (PS3.8 9.3.5)

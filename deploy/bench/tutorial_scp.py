@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - a program, in no package
 """The storage SCP of pynetdicom's tutorial: decode the data set, save it. A peer in the bench.
 
 python deploy/bench/tutorial_scp.py PORT      it writes into the folder it is started in
