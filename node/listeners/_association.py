@@ -12,22 +12,17 @@ import queue
 import socket
 import ssl
 import struct
-import threading
 import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import structlog
-from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import (
     AddressInformation,
     AssociationSocket,
-    RequestHandler,
-    ThreadedAssociationServer,
 )
 
 from node.listeners._pdata import MessageStream, ProtocolError, Step
@@ -49,6 +44,19 @@ MOST_DISCARDED: Final = 1 << 20
 
 log = structlog.get_logger()
 
+
+def check_seams(seams: Sequence[tuple[type, str, tuple[str, ...]]]) -> None:
+    """Hold that what is overridden has the parameters that it had when it was overridden.
+
+    Raises:
+        ImportError: naming what has changed.
+    """
+    for owner, name, parameters in seams:
+        found = tuple(inspect.signature(getattr(owner, name)).parameters)
+        if found != parameters:
+            raise ImportError(f"pynetdicom's {owner.__name__}.{name} is not as it was: {found}")
+
+
 _SEAMS: Final = (
     (DULServiceProvider, "_is_transport_event", ("self",)),
     (DULServiceProvider, "_read_pdu_data", ("self",)),
@@ -57,15 +65,8 @@ _SEAMS: Final = (
     (AssociationSocket, "__init__", ("self", "assoc", "client_socket", "address")),
     (AssociationSocket, "recv", ("self", "nr_bytes")),
     (AssociationSocket, "send", ("self", "bytestream")),
-    (RequestHandler, "_create_association", ("self",)),
-    (RequestHandler, "handle", ("self",)),
-    (ThreadedAssociationServer, "get_request", ("self",)),
-    (ThreadedAssociationServer, "verify_request", ("self", "request", "client_address")),
 )
-for _owner, _name, _parameters in _SEAMS:
-    _found = tuple(inspect.signature(getattr(_owner, _name)).parameters)
-    if _found != _parameters:
-        raise ImportError(f"pynetdicom's {_owner.__name__}.{_name} is not as it was: {_found}")
+check_seams(_SEAMS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class StoreSocket(AssociationSocket):
         address: AddressInformation | None = None,
     ) -> None:
         super().__init__(assoc, client_socket, address)
-        self.guard = cast("GuardedServer", assoc._server).guard
+        self.guard: Guard = cast("Any", assoc._server).guard
         self.buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self.buffer)
         self.start = 0  # of what has arrived and was not taken
@@ -326,96 +327,3 @@ class StoreProvider(DULServiceProvider):
 
     def _let_others_run(self) -> None:
         self.assoc._reactor_checkpoint.set()
-
-
-class StoreRequestHandler(RequestHandler):
-    """Makes the association of a connection; what all share is not copied for each."""
-
-    def handle(self) -> None:
-        """Finish the TLS handshake, if there is one, then run the association."""
-        if isinstance(self.request, ssl.SSLSocket) and not self._shake_hands(self.request):
-            return
-        super().handle()
-
-    def _shake_hands(self, connection: ssl.SSLSocket) -> bool:
-        connection.settimeout(cast("GuardedServer", self.server).guard.handshake_seconds)
-        try:
-            connection.do_handshake()
-        except OSError as error:
-            log.warning("tls.refused", peer=self.client_address[0], reason=type(error).__name__)
-            connection.close()
-            return False
-        return True
-
-    def _create_association(self) -> Association:
-        server = cast("GuardedServer", self.server)
-        association = Association(self.ae, MODE_ACCEPTOR)
-        association._server = server
-        association.name = f"AcceptorThread@{self.client_address[1]}"
-        association.dul = StoreProvider(association)
-        association.network_timeout = self.ae.network_timeout
-        association.acse_timeout = self.ae.acse_timeout
-        association.set_socket(StoreSocket(association, client_socket=self.request))
-        acceptor = association.acceptor
-        acceptor.maximum_length = self.ae.maximum_pdu_size
-        acceptor.ae_title = server.ae_title
-        acceptor.address_info = self.local
-        acceptor.implementation_class_uid = self.ae.implementation_class_uid
-        acceptor.implementation_version_name = self.ae.implementation_version_name
-        acceptor.supported_contexts = server.contexts  # shared: negotiation only reads them
-        association.requestor.address_info = self.remote
-        for event, handlers in server._handlers.items():
-            if event.is_intervention:
-                if handlers:
-                    association.bind(event, *cast("tuple[Any, ...]", handlers))
-            else:
-                for handler, arguments in cast("list[tuple[Any, Any]]", handlers):
-                    association.bind(event, handler, arguments)
-        return association
-
-
-class GuardedServer(ThreadedAssociationServer):
-    """Accepts connections up to a number, in all and from each address."""
-
-    def __init__(self, *args: Any, guard: Guard, **more: Any) -> None:  # noqa: ANN401
-        self.guard = guard
-        self._connections: weakref.WeakKeyDictionary[socket.socket, str] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._counting = threading.Lock()
-        super().__init__(*args, **more)
-
-    request_queue_size = 128
-
-    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept a connection; a TLS handshake is left to the connection's own thread."""
-        connection, address = cast("socket.socket", self.socket).accept()
-        if self.ssl_context:
-            connection = self.ssl_context.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        return connection, address
-
-    def verify_request(
-        self,
-        request: socket.socket | tuple[bytes, socket.socket],
-        client_address: Any,  # noqa: ANN401
-    ) -> bool:
-        """Refuse a connection that would be one too many."""
-        address = str(client_address[0])
-        connection = cast("socket.socket", request)
-        with self._counting:
-            there = [of for item, of in self._connections.items() if item.fileno() != -1]
-            if len(there) >= self.guard.most_connections:
-                log.warning("connection.refused", peer=address, reason="too many in all")
-                return False
-            if there.count(address) >= self.guard.most_per_address:
-                log.warning("connection.refused", peer=address, reason="too many from there")
-                return False
-            self._connections[connection] = address
-        return True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Log what went wrong with a connection; the server goes on."""
-        del request
-        log.error("connection.failed", peer=str(client_address[0]))

@@ -28,14 +28,9 @@ from node.interfaces import (
     PluginSettings,
     Source,
 )
-from node.listeners._association import (
-    Guard,
-    GuardedServer,
-    StoreProvider,
-    StoreRequestHandler,
-    StoreSocket,
-)
+from node.listeners._association import Guard, StoreProvider, StoreSocket
 from node.listeners._dimse_settings import DimseListenerSettings, Peer
+from node.listeners._guarded_server import GuardedServer, StoreRequestHandler
 from node.listeners._pdata import Context, MessageStream
 from node.listeners._procedure_steps import AVAILABILITY, PROCEDURE_STEP, n_create, n_set
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
