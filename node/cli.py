@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import threading
@@ -59,6 +60,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     with clear_errors():
         node = composition.Node(open_settings(config))
         node.start()
+        gc.freeze()  # what a start leaves stays: no collection need look at it again
         for listener in node.listeners:
             err.print(f"listening: {listener.address()}", markup=False)
         if node.admin is not None:

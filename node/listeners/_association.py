@@ -181,9 +181,19 @@ class StoreSocket(AssociationSocket):
         if connection is not None:
             connection.close()
 
+    def forget(self) -> None:
+        """Give the buffer back: the association lives on in cycles until they are collected."""
+        self.start = self.stop = 0
+        self._view = memoryview(b"")
+        self.buffer = bytearray()
+
 
 def _timeval(seconds: float) -> bytes:
     return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+
+
+def _nothing(*_: object) -> None:
+    """Stand in for what is not wired yet, or no longer."""
 
 
 class StoreProvider(DULServiceProvider):
@@ -197,8 +207,8 @@ class StoreProvider(DULServiceProvider):
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
         self.stream: MessageStream | None = None
-        self.settle: Callable[[float], None] = lambda _seconds: None
-        self.ended: Callable[[], None] = lambda: None
+        self.settle: Callable[[float], None] = _nothing
+        self.ended: Callable[[], None] = _nothing
         self._others_spoke = False
         self._began = False
         self._told = False
@@ -216,6 +226,10 @@ class StoreProvider(DULServiceProvider):
             if isinstance(connection, StoreSocket):
                 self._tell_end(connection)
             self.ended()
+            self.stream = None
+            self.ended = self.settle = _nothing
+            if isinstance(connection, StoreSocket):
+                connection.forget()
 
     def _is_transport_event(self) -> bool:
         state, connection = self.state_machine.current_state, self.socket

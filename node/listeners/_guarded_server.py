@@ -24,6 +24,7 @@ _SEAMS: Final = (
     (RequestHandler, "_create_association", ("self",)),
     (RequestHandler, "handle", ("self",)),
     (ThreadedAssociationServer, "get_request", ("self",)),
+    (ThreadedAssociationServer, "service_actions", ("self",)),
     (ThreadedAssociationServer, "verify_request", ("self", "request", "client_address")),
 )
 check_seams(_SEAMS)
@@ -115,6 +116,13 @@ class GuardedServer(ThreadedAssociationServer):
                 return False
             self._connections[connection] = address
         return True
+
+    def service_actions(self) -> None:
+        """Do nothing between two looks for connections.
+
+        pynetdicom collects garbage here, which holds every association up for a quarter of a
+        second in a process of this size; what an ended association leaves is small.
+        """
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Log what went wrong with a connection; the server goes on."""
