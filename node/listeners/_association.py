@@ -307,8 +307,10 @@ class StoreProvider(DULServiceProvider):
     def _more(self, stream: MessageStream, connection: StoreSocket) -> int | None:
         """Wait for bytes, a tick long at most."""
         self._check_deadline(stream, connection)
-        if connection.room < LEAST_ROOM or connection.start == connection.stop:
+        if connection.room < LEAST_ROOM:
             stream.flush()
+            connection.make_room()
+        elif connection.start == connection.stop and not stream.holds_buffer:
             connection.make_room()
         if self._others_spoke:
             if not connection.ready:

@@ -114,6 +114,11 @@ class MessageStream:
         self.pdus = 0  # how many were begun
 
     @property
+    def holds_buffer(self) -> bool:
+        """Say whether bytes in the buffer are still needed."""
+        return bool(self._pieces)
+
+    @property
     def inside_pdu(self) -> bool:
         """Say whether a PDU was begun and has not ended."""
         return bool(self._pdu_left or self._pdv_left)
