@@ -6,7 +6,9 @@ others, and above all those marked urgent, do not notice it (A22).
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -32,7 +34,10 @@ class Quotas:
         *,
         free_bytes: Callable[[], int],
         waiting: Callable[[], Mapping[str, int]] = dict,
+        look_again_seconds: float = 0.02,
     ) -> None:
+        """Ask for free disk and for what waits; the first at most every `look_again_seconds`."""
+        self._look_again_seconds = look_again_seconds
         self._watermarks = watermarks
         self._free_bytes = free_bytes
         self._ask_waiting = waiting
@@ -40,6 +45,8 @@ class Quotas:
         self._waiting: Mapping[str, int] = {}
         self._since: dict[str, int] = {}
         self._full = False
+        self._free = 0
+        self._asked = -math.inf
 
     def refresh(self) -> None:
         """Look up what waits; what comes in until the next look is added to it."""
@@ -63,7 +70,7 @@ class Quotas:
         Raises:
             OutOfResources: with the limit that was met.
         """
-        marks, free = self._watermarks, self._free_bytes()
+        marks, free = self._watermarks, self._free_just_now()
         if free < (marks.resume_bytes if self._full else marks.reserve_bytes):
             self._full = True
             raise OutOfResources("the disk is full up to the reserve for studies in flight")
@@ -79,7 +86,13 @@ class Quotas:
     @property
     def full(self) -> bool:
         """Say whether everything is refused just now."""
-        return self._full or self._free_bytes() < self._watermarks.reserve_bytes
+        return self._full or self._free_just_now() < self._watermarks.reserve_bytes
+
+    def _free_just_now(self) -> int:
+        now = time.monotonic()
+        if now - self._asked >= self._look_again_seconds:
+            self._asked, self._free = now, self._free_bytes()
+        return self._free
 
     def _used(self, calling_ae: str) -> int:
         with self._lock:

@@ -24,7 +24,7 @@ from storage.disk import punch_hole, resource_error, sync_folder
 from storage.pack_format import CHUNK, FIRST, FRAME, MAGIC, PackRecord, head_of, record_at
 from storage.records import Location
 
-MOST_PIECES: Final = 1000
+MOST_PIECES: Final = 1000  # and some of ours; a system call takes 1024
 SUFFIX: Final = ".pack"
 UNFINISHED: Final = ".new"
 
@@ -49,23 +49,19 @@ class Pack:
         self._salt = uuid.UUID(self.name).bytes
         self._position = FIRST
         self._prefix = 0
+        self._held = b""
         self.open_record = False
 
-    @property
-    def written(self) -> int:
-        """Bytes of the DICOM file of the open record so far."""
-        return self._position - self.end - FRAME
-
     def begin(self, prefix: bytes) -> None:
-        """Start a record with preamble and file meta; nothing is written yet but the prefix."""
+        """Start a record with preamble and file meta; they are written with the first bytes."""
         self._prefix = len(prefix)
+        self._held = prefix
         self._position = self.end + FRAME
         self.open_record = True
-        self._put([prefix])
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Append bytes of the data set, as they came."""
-        for start in range(0, len(pieces), MOST_PIECES):
+        for start in range(0, len(pieces) or 1, MOST_PIECES):
             self._put(list(pieces[start : start + MOST_PIECES]))
 
     def read_back(self, offset: int, length: int) -> bytes:
@@ -75,12 +71,12 @@ class Pack:
 
     def location(self, pieces: Sequence[bytes | memoryview] = ()) -> Location:
         """Return where the open record's DICOM file lies, once these pieces are added to it."""
-        length = self._position - self.end - FRAME + sum(map(len, pieces))
+        length = self._position - self.end - FRAME + len(self._held) + sum(map(len, pieces))
         return Location(pack=self.name, offset=self.end + FRAME, length=length)
 
     def finish(self, digest: bytes, note: bytes, pieces: Sequence[bytes | memoryview] = ()) -> None:
         """Add the last bytes and close the record; with `durable` it is on the disk then."""
-        if len(pieces) > MOST_PIECES - 2:
+        if len(pieces) > MOST_PIECES:
             self.write(pieces)
             pieces = ()
         length = self.location(pieces).length
@@ -104,6 +100,7 @@ class Pack:
             with contextlib.suppress(OSError):  # then it stays until the pack is sealed
                 os.ftruncate(self.descriptor, rest)
         self._position = self.end
+        self._held = b""
         self.open_record = False
 
     def sync(self) -> None:
@@ -116,6 +113,8 @@ class Pack:
         self.unsynced = 0
 
     def _put(self, pieces: list[bytes | memoryview]) -> None:
+        if self._held:
+            pieces.insert(0, self._held)
         want = sum(map(len, pieces))
         try:
             done = os.pwritev(self.descriptor, pieces, self._position)
@@ -127,6 +126,7 @@ class Pack:
         except OSError as error:
             raise resource_error(error) from error
         self._position += done
+        self._held = b""
 
     def seal(self) -> None:
         """End the pack where its last record ends, and close it."""

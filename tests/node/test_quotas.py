@@ -21,7 +21,12 @@ class Disk:
     def __init__(self) -> None:
         self.free = 10_000
         self.waiting: Mapping[str, int] = {}
-        self.quotas = Quotas(MARKS, free_bytes=lambda: self.free, waiting=lambda: self.waiting)
+        self.quotas = Quotas(
+            MARKS,
+            free_bytes=lambda: self.free,
+            waiting=lambda: self.waiting,
+            look_again_seconds=0.0,
+        )
 
     def taken(self, source: Source) -> bool:
         try:
