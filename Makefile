@@ -54,6 +54,10 @@ unit: $(TEST_STAMP) ## all tests but those that need a GPU, whose number is told
 bench-delivery: $(TEST_STAMP) ## time what sending an object costs, beside pynetdicom and dcmtk's storescu
 	PYTHONPATH=. $(BIN)/python deploy/bench/delivery.py
 
+.PHONY: bench-turnaround
+bench-turnaround: $(TEST_STAMP) ## seconds from the last C-STORE response to the SEG at the PACS, by stage
+	$(BIN)/python deploy/bench/turnaround.py $(BENCH)
+
 .PHONY: bench-ingest
 bench-ingest: $(TEST_STAMP) ## C-STORE ingest beside dcmtk, Orthanc and pynetdicom (BENCH="--quick --floor")
 	$(BIN)/python deploy/bench/ingest.py $(BENCH)

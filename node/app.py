@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from node.admin.app import AdminServer
 from node.admin.context import AdminContext, ListenerSummary, SettingsSummary
 from node.alerts import Alerts
 from node.assembly import completion_sweeps
+from node.bell import Bell
 from node.catalogue import Catalogue
 from node.clock import Clock, system_clock
 from node.dispatch import Dispatcher, DispatchLimits
@@ -45,6 +47,8 @@ HEADER_MEMORY_MIB: Final = 2048
 FLUSH_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 5.0
 QUOTA_SECONDS: Final = 1.0
+LEAST_SWEEP_SECONDS: Final = 1.0
+"""Between two looks for what happens seldom: leases that ran out, destinations that are back."""
 
 log = structlog.get_logger()
 
@@ -77,6 +81,8 @@ class Node:
         self.settings = settings
         self._clock = clock
         self._closers = ExitStack()
+        self._work = Bell()  # rings when there may be jobs
+        self._results = Bell()  # rings when there may be deliveries
         self.listeners: list[Listener[PluginSettings]] = []
         self.admin: AdminServer | None = None
 
@@ -219,10 +225,11 @@ class Node:
                 breaker_failures=delivery.breaker_failures,
                 breaker_seconds=delivery.breaker_seconds,
             ),
+            results=self._results,
         )
 
     def _start_sweeps(self, ingest: StudyIngest) -> None:
-        seconds = self.settings.completion.sweep_seconds
+        seconds = max(self.settings.completion.sweep_seconds, LEAST_SWEEP_SECONDS)
         scheduler = Scheduler(
             (
                 *completion_sweeps(
@@ -230,7 +237,8 @@ class Node:
                     self.stores,
                     self._header_sandbox,
                     self._clock,
-                    lambda: ingest.settle(SETTLE_SECONDS),
+                    settled=lambda: ingest.settle(SETTLE_SECONDS),
+                    routed=self._work.ring,
                 ),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
                 Sweep(name="quotas", seconds=QUOTA_SECONDS, run=self._quotas.refresh),
@@ -266,7 +274,10 @@ class Node:
 
     def _start_workers(self) -> None:
         self.pool = WorkerPool(
-            self.catalogue, lambda: make_workers(self.settings, self.stores, self.catalogue)
+            self.catalogue,
+            lambda: make_workers(
+                self.settings, self.stores, self.catalogue, self._work, self._results.ring
+            ),
         )
         self.pool.start()
         self._closers.callback(self.pool.stop)
@@ -347,8 +358,15 @@ def make_catalogue(settings: Settings, stores: Stores) -> Catalogue:
     )
 
 
-def make_workers(settings: Settings, stores: Stores, catalogue: Catalogue) -> list[Worker]:
+def make_workers(
+    settings: Settings,
+    stores: Stores,
+    catalogue: Catalogue,
+    work: Bell | None = None,
+    finished: Callable[[], None] = lambda: None,
+) -> list[Worker]:
     """Build as many workers as configured, each with its own sandbox."""
+    work = work or Bell()
     staging = staging_folder(settings)
     staging.mkdir(parents=True, exist_ok=True)
     limits = WorkerLimits(
@@ -368,6 +386,8 @@ def make_workers(settings: Settings, stores: Stores, catalogue: Catalogue) -> li
             engines=catalogue.active,
             device=device_identity(settings),
             limits=limits,
+            work=work,
+            finished=finished,
         )
         for index in range(settings.worker.processes)
     ]

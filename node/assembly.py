@@ -50,11 +50,14 @@ def completion_sweeps(
     stores: AssemblyStores,
     sandbox: Sandbox,
     clock: Clock,
+    *,
     settled: Callable[[], bool],
+    routed: Callable[[], None],
 ) -> tuple[Sweep, ...]:
     """Return the sweeps that complete and route studies; with an archive, the one that asks it.
 
-    `settled` says that all that was acknowledged is durable and indexed.
+    `settled` says that all that was acknowledged is durable and indexed; `routed` is told that
+    there may be jobs.
     """
     planner = Planner(
         studies=stores.studies,
@@ -71,6 +74,7 @@ def completion_sweeps(
         patience=patience_of(settings),
         clock=clock,
         settled=settled,
+        routed=routed,
     )
     seconds = settings.completion.sweep_seconds
     sweeps = [

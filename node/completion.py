@@ -77,8 +77,13 @@ class Completion:
         patience: Patience,
         clock: Clock,
         settled: Callable[[], bool] = lambda: True,
+        routed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Close studies once `settled` says that what was acknowledged is durable and indexed."""
+        """Close studies once `settled` says that what was acknowledged is durable and indexed.
+
+        `routed` is told that there may be jobs.
+        """
+        self._routed = routed
         self._studies = studies
         self._expectations = expectations
         self._planner = planner
@@ -244,6 +249,7 @@ class Completion:
 
     def _route(self, study: StudyRecord) -> None:
         self._planner.route(study)
+        self._routed()
 
 
 def claims_of(said: Iterable[SaidRecord]) -> list[Claim]:

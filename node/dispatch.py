@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from node.bell import Bell
 from node.clock import Clock
 from node.interfaces import DeliveryTarget, Outgoing, PluginSettings, SendVerdict, Sent
 from storage.deliveries import DeliveryStore
@@ -64,7 +65,10 @@ class Dispatcher:
         objects: ObjectStore,
         clock: Clock,
         limits: DispatchLimits,
+        results: Bell | None = None,
     ) -> None:
+        """Send when `results` rings, or at the next look."""
+        self._results = results or Bell()
         self.destination = destination
         self.target = target
         self._deliveries = deliveries
@@ -82,10 +86,12 @@ class Dispatcher:
     def stop(self) -> None:
         """Finish the association in flight and send no more."""
         self._stop.set()
+        self._results.ring()
         self._thread.join()
 
     def _loop(self) -> None:
         while not self._stop.is_set():
+            heard = self._results.rings
             try:
                 sent = self.empty()
             except StorageError as error:
@@ -96,7 +102,7 @@ class Dispatcher:
                 )
                 sent = 0
             if sent == 0:
-                self._stop.wait(self._limits.idle_seconds)
+                self._results.wait(heard, self._limits.idle_seconds)
 
     def empty(self) -> int:
         """Send one batch; return how many objects were tried."""

@@ -13,6 +13,7 @@ from typing import Final, cast
 import structlog
 
 from engines.package import EnginePackage
+from node.bell import Bell
 from node.interfaces import DeviceIdentity
 from node.messages import InstanceMessage, JobAnswer, JobRequest, ResultMessage
 from node.sandbox import (
@@ -105,8 +106,13 @@ class Worker:
         engines: Callable[[str], InstalledEngine | None],
         device: DeviceIdentity,
         limits: WorkerLimits,
+        work: Bell | None = None,
+        finished: Callable[[], None] = lambda: None,
     ) -> None:
+        """Take jobs when `work` rings, or at the next look; say when one has `finished`."""
         self.name = name
+        self._work = work or Bell()
+        self._finished = finished
         self._jobs = jobs
         self._events = events
         self._packs = packs
@@ -125,20 +131,23 @@ class Worker:
     def stop(self) -> None:
         """Take no more jobs; the one in hand is given back and its process killed."""
         self._stop.set()
+        self._work.ring()
         self._thread.join()
         self._sandbox.close()
 
     def _loop(self) -> None:
         while not self._stop.is_set():
+            heard = self._work.rings
             try:
                 leased = self._jobs.lease(self.name, self._limits.lease_seconds)
             except StorageError as error:
                 log.error("worker.no_lease", worker=self.name, error=type(error).__name__)
                 leased = None
             if leased is None:
-                self._stop.wait(self._limits.idle_seconds)
+                self._work.wait(heard, self._limits.idle_seconds)
             else:
                 self.run(leased)
+                self._finished()
 
     def run(self, leased: LeasedJob) -> None:
         """Run one leased job to an end that is written in its row."""
