@@ -83,15 +83,18 @@ def completion_sweeps(
     ]
     query = settings.completion.query
     if query is not None:
-        inquiry = Inquiry(
-            archive=Archive(_peer(query)),
-            expectations=stores.expectations,
-            every_seconds=query.every_seconds,
-            ignore_modalities=query.ignore_modalities,
-        )
-        asks = min(seconds, query.every_seconds)
-        sweeps.append(Sweep(name="archive", seconds=asks, run=inquiry.sweep))
+        sweeps.append(_archive_sweep(query, stores, seconds))
     return tuple(sweeps)
+
+
+def _archive_sweep(query: QuerySettings, stores: AssemblyStores, seconds: float) -> Sweep:
+    inquiry = Inquiry(
+        archive=Archive(_peer(query)),
+        expectations=stores.expectations,
+        every_seconds=query.every_seconds,
+        ignore_modalities=query.ignore_modalities,
+    )
+    return Sweep(name="archive", seconds=min(seconds, query.every_seconds), run=inquiry.sweep)
 
 
 def patience_of(settings: Settings) -> Patience:
