@@ -62,6 +62,10 @@ bench-turnaround: $(TEST_STAMP) ## seconds from the last C-STORE response to the
 bench-ingest: $(TEST_STAMP) ## C-STORE ingest beside dcmtk, Orthanc and pynetdicom (BENCH="--quick --floor")
 	$(BIN)/python deploy/bench/ingest.py $(BENCH)
 
+.PHONY: bench-reading
+bench-reading: $(TEST_STAMP) ## time what reading a CT series back as a volume costs, beside pydicom and SimpleITK
+	PYTHONPATH=. $(BIN)/python deploy/bench/reading.py $(BENCH)
+
 .PHONY: clean
 clean: ## remove the virtual environment and what the tools left
 	rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist demo-output

@@ -1,4 +1,4 @@
-"""What the header of one image says of each of its frames. Knows pydicom, decodes no pixel.
+"""What the header of one image says of each of its frames. Decodes no pixel.
 
 Classic images have one frame; Enhanced multi-frame images are read through their per-frame and
 shared functional groups (PS3.3 C.7.6.16.1).
@@ -6,30 +6,19 @@ shared functional groups (PS3.3 C.7.6.16.1).
 
 from __future__ import annotations
 
-import io
-import logging
 import math
-import struct
-import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Any, Final, Protocol
 
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
 
+from engines.datasets import READ_ERRORS, kind_of, quiet, read_dataset
 from engines.images import InstanceFile, SourceFrame, Vector
+from engines.plain_headers import Extent, read_plain_header
 from engines.refusals import Reason, SeriesRefusedError
 
-READ_ERRORS: Final = (
-    InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, KeyError,
-    IndexError, AttributeError, NotImplementedError, OverflowError, RecursionError,
-    struct.error, zlib.error,
-)  # fmt: skip
 ALWAYS_LOSSY: Final = frozenset(
     {
         str(JPEGBaseline8Bit),
@@ -95,7 +84,10 @@ class PixelFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameHeader:
-    """One frame of one image. Positions and directions are in LPS, mm; absent things are None."""
+    """One frame of one image. Positions and directions are in LPS, mm; absent things are None.
+
+    `pixel_data` says where native pixels lie in the file; None: pydicom has to find them.
+    """
 
     file: InstanceFile
     source: SourceFrame
@@ -115,6 +107,22 @@ class FrameHeader:
     burned_in: bool
     distinct: Mapping[str, str]
     explaining: Mapping[str, str]
+    pixel_data: Extent | None
+
+
+class _Attributes(Protocol):
+    """Values by keyword: a data set of pydicom, or what was walked of a plain one."""
+
+    def get(self, key: str, /) -> Any:  # noqa: ANN401 - as pydicom says
+        """Return a value; None where the attribute is absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Image:
+    file: InstanceFile
+    attributes: _Attributes
+    pixels: PixelFormat
+    pixel_data: Extent | None
 
 
 def read_headers(file: InstanceFile, *, byte_limit: int) -> tuple[FrameHeader, ...]:
@@ -124,81 +132,30 @@ def read_headers(file: InstanceFile, *, byte_limit: int) -> tuple[FrameHeader, .
         SeriesRefusedError: unreadable, larger than `byte_limit`, no pixel attributes, functional
             groups that do not match the number of frames, numbers that are not finite.
     """
-    dataset = read_dataset(file, byte_limit=byte_limit, with_pixels=False)
+    plain = read_plain_header(file, byte_limit=byte_limit)
+    extent = None if plain is None else plain.pixel_data
     try:
+        if plain is not None and plain.attributes is not None:
+            syntax = plain.transfer_syntax_uid
+            return tuple(_frames(plain.attributes, syntax, file, extent, byte_limit))
+        dataset = read_dataset(file, byte_limit=byte_limit, with_pixels=False)
         with quiet():
-            return tuple(_frames(dataset, file, byte_limit))
+            syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
+            return tuple(_frames(dataset, syntax, file, extent, byte_limit))
     except READ_ERRORS as error:
         raise SeriesRefusedError(
-            Reason.UNREADABLE, f"an attribute of an image has no valid value ({_kind(error)})"
+            Reason.UNREADABLE, f"an attribute of an image has no valid value ({kind_of(error)})"
         ) from error
 
 
-def read_dataset(file: InstanceFile, *, byte_limit: int, with_pixels: bool) -> Dataset:
-    """Parse one file within `byte_limit` bytes of memory.
-
-    Raises:
-        SeriesRefusedError: unreadable, or larger than the limit (a deflated data set: once
-            inflated).
-    """
-    try:
-        with file.open() as stream, quiet():
-            _check_size(stream, byte_limit)
-            stream.seek(0)
-            return pydicom.dcmread(stream, stop_before_pixels=not with_pixels)
-    except READ_ERRORS as error:
-        raise SeriesRefusedError(
-            Reason.UNREADABLE, f"an image is not a readable DICOM file ({_kind(error)})"
-        ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what pydicom has to say from terminal and log: it quotes values of the data set."""
-    logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
-
-
-def _check_size(stream: BinaryIO, byte_limit: int) -> None:
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    pydicom.filereader.read_preamble(stream, False)
-    meta = pydicom.filereader._read_file_meta_info(stream)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        start = 144 + int(meta.FileMetaInformationGroupLength)
-        size = _inflated_size(stream, start, byte_limit)
-    if size > byte_limit:
-        raise SeriesRefusedError(
-            Reason.TOO_LARGE, f"an image has more than {byte_limit >> 20} MiB of data"
-        )
-
-
-def _inflated_size(stream: BinaryIO, start: int, byte_limit: int) -> int:
-    """Count what a deflated data set inflates to, keeping nothing and stopping past the limit."""
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    size, chunk = 0, 1 << 20
-    stream.seek(start)
-    data = stream.read(chunk)
-    while data and size <= byte_limit and not inflate.eof:
-        size += len(inflate.decompress(data, chunk))
-        data = inflate.unconsumed_tail or stream.read(chunk)
-    return size
-
-
-def _kind(error: BaseException) -> str:
-    """Name an error without its words, which may quote the data set."""
-    return type(error).__name__
-
-
-def _frames(dataset: Dataset, file: InstanceFile, byte_limit: int) -> Iterator[FrameHeader]:
-    pixels = _pixel_format(dataset)
+def _frames(
+    attributes: _Attributes,
+    transfer_syntax_uid: str,
+    file: InstanceFile,
+    pixel_data: Extent | None,
+    byte_limit: int,
+) -> Iterator[FrameHeader]:
+    pixels = _pixel_format(attributes, transfer_syntax_uid)
     needed = pixels.rows * pixels.columns * pixels.frames * pixels.samples * 2
     if needed > byte_limit:
         raise SeriesRefusedError(
@@ -206,54 +163,50 @@ def _frames(dataset: Dataset, file: InstanceFile, byte_limit: int) -> Iterator[F
             f"{pixels.frames} frames of {pixels.rows} x {pixels.columns} pixels need more than"
             f" {byte_limit >> 20} MiB",
         )
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+    image = _Image(file=file, attributes=attributes, pixels=pixels, pixel_data=pixel_data)
+    per_frame = attributes.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
         if pixels.frames != 1:
             raise SeriesRefusedError(
                 Reason.MISSING_GEOMETRY,
                 f"an image has {pixels.frames} frames, but no functional group says where they lie",
             )
-        yield _frame(dataset, [dataset], file, pixels, None)
+        yield _frame(image, [attributes], None)
         return
     if len(per_frame) != pixels.frames:
         raise SeriesRefusedError(
             Reason.INCOMPLETE,
             f"an image of {pixels.frames} frames describes {len(per_frame)} of them",
         )
-    _check_concatenation(dataset)
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    _check_concatenation(attributes)
+    shared = attributes.get("SharedFunctionalGroupsSequence") or [Dataset()]
     for index, own in enumerate(per_frame):
-        yield _frame(dataset, _places(dataset, own, shared[0]), file, pixels, index)
+        yield _frame(image, _places(attributes, own, shared[0]), index)
 
 
-def _check_concatenation(dataset: Dataset) -> None:
-    total = dataset.get("InConcatenationTotalNumber")
-    if "ConcatenationUID" in dataset and total not in (None, 1):
+def _check_concatenation(attributes: _Attributes) -> None:
+    total = attributes.get("InConcatenationTotalNumber")
+    if attributes.get("ConcatenationUID") is not None and total not in (None, 1):
         raise SeriesRefusedError(
             Reason.INCOMPLETE, "an image is part of a concatenation, which is not put together here"
         )
 
 
-def _places(dataset: Dataset, own: Dataset, shared: Dataset) -> list[Dataset]:
+def _places(attributes: _Attributes, own: Dataset, shared: Dataset) -> list[_Attributes]:
     """Return the data sets that may hold an attribute of a frame, the most specific first."""
-    found = []
+    found: list[_Attributes] = []
     for name in GROUPS:
         for holder in (own, shared):
             group = holder.get(name)
             if group:
                 found.append(group[0])
                 break
-    return [*found, dataset]
+    return [*found, attributes]
 
 
-def _frame(
-    dataset: Dataset,
-    places: Sequence[Dataset],
-    file: InstanceFile,
-    pixels: PixelFormat,
-    index: int | None,
-) -> FrameHeader:
+def _frame(image: _Image, places: Sequence[_Attributes], index: int | None) -> FrameHeader:
     """Read one frame; `index` is None for a single-frame image."""
+    file, pixels, attributes = image.file, image.pixels, image.attributes
     image_type = _words(_first(places, "FrameType") or _first(places, "ImageType"))
     distinct = _keys(places, DISTINCT_KEYS)
     distinct["ImageType"] = "\\".join(image_type[:3])
@@ -262,63 +215,64 @@ def _frame(
         source=SourceFrame(
             sop_class_uid=file.sop_class_uid,
             sop_instance_uid=file.sop_instance_uid,
-            series_instance_uid=str(dataset.get("SeriesInstanceUID", "")),
+            series_instance_uid=str(attributes.get("SeriesInstanceUID") or ""),
             frame=None if index is None else index + 1,
         ),
         index=index or 0,
         pixels=pixels,
-        modality=str(dataset.get("Modality", "")),
+        modality=str(attributes.get("Modality") or ""),
         image_type=image_type,
-        body_part=str(dataset.get("BodyPartExamined") or "").strip().upper(),
-        frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
+        body_part=str(attributes.get("BodyPartExamined") or "").strip().upper(),
+        frame_of_reference_uid=str(attributes.get("FrameOfReferenceUID") or ""),
         position=_vector(_numbers(places, "ImagePositionPatient", 3)),
         orientation=_numbers(places, "ImageOrientationPatient", 6),
         pixel_spacing=_spacing(_numbers(places, "PixelSpacing", 2)),
         slice_thickness=_thickness(_numbers(places, "SliceThickness", 1)),
         rescale=_rescale(places),
         rescale_type=str(_first(places, "RescaleType") or ""),
-        lossy=dataset.get("LossyImageCompression") == "01"
+        lossy=attributes.get("LossyImageCompression") == "01"
         or pixels.transfer_syntax_uid in ALWAYS_LOSSY,
-        burned_in=dataset.get("BurnedInAnnotation") == "YES",
+        burned_in=attributes.get("BurnedInAnnotation") == "YES",
         distinct=distinct,
         explaining=_keys(places, EXPLAINING_KEYS),
+        pixel_data=image.pixel_data,
     )
 
 
-def _pixel_format(dataset: Dataset) -> PixelFormat:
+def _pixel_format(attributes: _Attributes, transfer_syntax_uid: str) -> PixelFormat:
     names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
-    values = [dataset.get(name) for name in names]
+    values = [attributes.get(name) for name in names]
     if not all(isinstance(value, int) for value in values) or not values[0] or not values[1]:
         raise SeriesRefusedError(
             Reason.NO_PIXELS, "an object of the series has no pixel attributes, so it is no image"
         )
     rows, columns, allocated, stored, representation = (int(value) for value in values)
-    high_bit = dataset.get("HighBit")
+    high_bit = attributes.get("HighBit")
     return PixelFormat(
         rows=rows,
         columns=columns,
-        frames=int(dataset.get("NumberOfFrames") or 1),
-        samples=int(dataset.get("SamplesPerPixel") or 1),
-        photometric=str(dataset.get("PhotometricInterpretation") or ""),
+        frames=int(attributes.get("NumberOfFrames") or 1),
+        samples=int(attributes.get("SamplesPerPixel") or 1),
+        photometric=str(attributes.get("PhotometricInterpretation") or ""),
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=stored - 1 if high_bit is None else int(high_bit),
         signed=representation == 1,
-        padding=_padding(dataset, allocated, signed=representation == 1),
-        transfer_syntax_uid=str(dataset.file_meta.get("TransferSyntaxUID", "")),
+        padding=_padding(attributes, allocated, signed=representation == 1),
+        transfer_syntax_uid=transfer_syntax_uid,
     )
 
 
-def _padding(dataset: Dataset, bits: int, *, signed: bool) -> tuple[int, int] | None:
+def _padding(attributes: _Attributes, bits: int, *, signed: bool) -> tuple[int, int] | None:
     """Read the range of stored values that are padding (PS3.3 C.7.5.1.1.2).
 
     Some writers give a negative value with the unsigned value representation or the reverse; the
     bit pattern is what counts.
     """
-    value = dataset.get("PixelPaddingValue")
+    value = attributes.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
+    limit = attributes.get("PixelPaddingRangeLimit")
     ends = [_as_stored(value, bits, signed=signed)]
     ends.append(_as_stored(limit, bits, signed=signed) if isinstance(limit, int) else ends[0])
     return min(ends), max(ends)
@@ -329,7 +283,7 @@ def _as_stored(value: int, bits: int, *, signed: bool) -> int:
     return pattern - (1 << bits) if signed and pattern >> (bits - 1) else pattern
 
 
-def _first(places: Sequence[Dataset], keyword: str) -> object:
+def _first(places: Sequence[_Attributes], keyword: str) -> object:
     for place in places:
         value: object = place.get(keyword)
         if value is not None and value != "":
@@ -344,11 +298,11 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(str(item).strip() for item in items)
 
 
-def _keys(places: Sequence[Dataset], names: Sequence[str]) -> dict[str, str]:
+def _keys(places: Sequence[_Attributes], names: Sequence[str]) -> dict[str, str]:
     return {name: "\\".join(_words(_first(places, name))) for name in names}
 
 
-def _numbers(places: Sequence[Dataset], keyword: str, count: int) -> tuple[float, ...] | None:
+def _numbers(places: Sequence[_Attributes], keyword: str, count: int) -> tuple[float, ...] | None:
     """Return finite numbers, or None where the attribute is absent or empty.
 
     Raises:
@@ -385,7 +339,7 @@ def _thickness(numbers: tuple[float, ...] | None) -> float | None:
     return numbers[0] if numbers is not None and numbers[0] > 0 else None
 
 
-def _rescale(places: Sequence[Dataset]) -> tuple[float, float] | None:
+def _rescale(places: Sequence[_Attributes]) -> tuple[float, float] | None:
     slope = _numbers(places, "RescaleSlope", 1)
     intercept = _numbers(places, "RescaleIntercept", 1)
     if slope is None or intercept is None:

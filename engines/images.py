@@ -9,7 +9,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from engines.byte_range import open_range
+from engines.byte_range import ByteRange, open_range
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 VoxelArray: TypeAlias = npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -37,6 +37,14 @@ class InstanceFile:
             OSError
         """
         return open_range(self.path, self.offset, self.length)
+
+    def open_unbuffered(self) -> ByteRange:
+        """Open the DICOM file for reads of chosen bytes.
+
+        Raises:
+            OSError
+        """
+        return ByteRange(self.path, self.offset, self.length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

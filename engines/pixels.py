@@ -1,25 +1,35 @@
-"""Stored pixels into values: length checks, decoding, bits, padding, rescale; in that order."""
+"""Stored pixels into values: length checks, decoding, bits, padding, rescale; in that order.
+
+Native pixels of 16 bits, which scanners send, are read straight to where they stay and changed
+there. All others pass through a copy for each frame.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeAlias
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import ExplicitVRBigEndian
 
-from engines.codestream import claimed_size
-from engines.headers import READ_ERRORS, FrameHeader, PixelFormat, quiet, read_dataset
+from engines.byte_range import ByteRange
+from engines.datasets import READ_ERRORS, kind_of, quiet, read_dataset
+from engines.decoding import decoded_frames, is_compressed
+from engines.headers import FrameHeader, PixelFormat
 from engines.images import BoolArray, InstanceFile, VoxelArray
+from engines.native_pixels import (
+    INT16,
+    Stored,
+    WordReader,
+    frame_size,
+    mark_padding,
+    reads_words,
+    too_short,
+)
+from engines.plain_headers import Extent
 from engines.refusals import Reason, SeriesRefusedError
-
-Stored: TypeAlias = npt.NDArray[np.signedinteger | np.unsignedinteger]
-DECODE_ERRORS: Final = (*READ_ERRORS, RuntimeError)
-INT16: Final = np.iinfo(np.int16)
 
 
 def read_voxels(frames: Sequence[FrameHeader], *, byte_limit: int) -> tuple[VoxelArray, BoolArray]:
@@ -37,13 +47,21 @@ def read_voxels(frames: Sequence[FrameHeader], *, byte_limit: int) -> tuple[Voxe
     shape = (len(frames), form.rows, form.columns)
     voxels: VoxelArray = np.empty(shape, np.int16) if whole else np.empty(shape, np.float32)
     valid = np.ones(shape, np.bool_)
-    for file, members in _by_file(frames).items():
-        for index, stored in _decoded(file, [frames[i] for i in members], byte_limit):
-            slot = members[index]
-            header = frames[slot]
-            if header.pixels.padding is not None:
-                low, high = header.pixels.padding
-                valid[slot] = (stored < low) | (stored > high)
+    words = WordReader(form.rows, form.columns)
+    for file, slots in _by_file(frames).items():
+        headers = [frames[slot] for slot in slots]
+        extent = headers[0].pixel_data
+        if extent is None:
+            copies = _by_pydicom(file, headers, byte_limit)
+        elif not reads_words(headers[0].pixels):
+            copies = _copies(file, headers, extent)
+        else:
+            with _opened(file, headers[0].pixels, extent) as stream:
+                for slot, header in zip(slots, headers, strict=True):
+                    words.read(stream, extent, header, voxels[slot], valid[slot])
+            continue
+        for slot, header, stored in zip(slots, headers, copies, strict=True):
+            mark_padding(valid[slot], stored, header.pixels.padding)
             _rescale_into(voxels[slot], stored, header.rescale or (1.0, 0.0))
     return voxels, valid
 
@@ -81,37 +99,71 @@ def _rescale_into(target: VoxelArray, stored: Stored, rescale: tuple[float, floa
         target[...] = stored.astype(np.float64) * slope + intercept
 
 
-def _decoded(
-    file: InstanceFile, headers: Sequence[FrameHeader], byte_limit: int
-) -> Iterator[tuple[int, Stored]]:
-    """Yield (index into `headers`, stored values [row, column]) of the frames of one file."""
-    dataset = read_dataset(file, byte_limit=byte_limit, with_pixels=True)
-    form = headers[0].pixels
-    _check_format(form)
-    if "PixelData" not in dataset or not dataset.PixelData:
-        raise SeriesRefusedError(Reason.NO_PIXELS, "an image has no pixel data")
-    indices = [header.index for header in headers]
-    encapsulated = UID(form.transfer_syntax_uid).is_encapsulated
-    frames = _decompressed if encapsulated else _native
+@contextmanager
+def _opened(file: InstanceFile, form: PixelFormat, extent: Extent) -> Iterator[ByteRange]:
+    """Open a file whose native pixel data are where `extent` says, and long enough."""
     try:
-        with quiet():
-            for at, stored in enumerate(frames(dataset, form, indices)):
-                _check_shape(stored, form)
-                yield at, stored
-    except DECODE_ERRORS as error:
+        with file.open_unbuffered() as stream:
+            _check_format(form)
+            _check_length(extent.length, form)
+            yield stream
+    except OSError as error:
         raise SeriesRefusedError(
-            Reason.PIXELS_UNREADABLE,
-            f"the pixel data of an image cannot be decoded ({type(error).__name__}, transfer"
-            f" syntax {form.transfer_syntax_uid})",
+            Reason.UNREADABLE, f"an image is not a readable DICOM file ({kind_of(error)})"
         ) from error
 
 
-def _check_shape(stored: Stored, form: PixelFormat) -> None:
-    if stored.shape != (form.rows, form.columns):
+def _copies(file: InstanceFile, headers: Sequence[FrameHeader], extent: Extent) -> Iterator[Stored]:
+    """Yield the stored values [row, column] of native frames that lie where `extent` says."""
+    form = headers[0].pixels
+    with _opened(file, form, extent) as stream:
+        size = frame_size(form)
+        for header in headers:
+            data = stream.read_at(extent.offset + header.index * size, size)
+            if len(data) < size:
+                raise too_short(max(0, stream.size - extent.offset), form)
+            yield stored_values(_words(data, form, 1)[0], form)
+
+
+def _by_pydicom(
+    file: InstanceFile, headers: Sequence[FrameHeader], byte_limit: int
+) -> Iterator[Stored]:
+    """Yield the stored values [row, column] of frames of one file."""
+    dataset = read_dataset(file, byte_limit=byte_limit, with_pixels=True)
+    form = headers[0].pixels
+    _check_format(form)
+    try:
+        with quiet():
+            data = dataset.get("PixelData")
+    except READ_ERRORS as error:
         raise SeriesRefusedError(
-            Reason.PIXELS_UNREADABLE,
-            f"a frame decodes to {stored.shape}, not to {form.rows} x {form.columns} pixels",
-        )
+            Reason.UNREADABLE, f"an attribute of an image has no valid value ({kind_of(error)})"
+        ) from error
+    if not data:
+        raise SeriesRefusedError(Reason.NO_PIXELS, "an image has no pixel data")
+    indices = [header.index for header in headers]
+    if is_compressed(form.transfer_syntax_uid):
+        yield from decoded_frames(dataset, form, indices)
+        return
+    _check_length(len(data), form)
+    words = _words(data, form, form.frames)
+    for index in indices:
+        yield stored_values(words[index], form)
+
+
+def _check_length(found: int, form: PixelFormat) -> None:
+    if not found:
+        raise SeriesRefusedError(Reason.NO_PIXELS, "an image has no pixel data")
+    if found < frame_size(form) * form.frames:
+        raise too_short(found, form)
+
+
+def _words(data: bytes, form: PixelFormat, frames: int) -> npt.NDArray[np.unsignedinteger]:
+    """Return unsigned [frame, row, column], one word of Bits Allocated a pixel."""
+    order = ">" if form.transfer_syntax_uid == ExplicitVRBigEndian else "<"
+    kind = f"{order}u{form.bits_allocated // 8}"
+    shape = (frames, form.rows, form.columns)
+    return np.frombuffer(data, kind, math.prod(shape)).reshape(shape)
 
 
 def _check_format(form: PixelFormat) -> None:
@@ -126,56 +178,6 @@ def _check_format(form: PixelFormat) -> None:
             f"{form.samples} samples a pixel, {form.bits_stored} of {form.bits_allocated} bits,"
             f" high bit {form.high_bit}: not a grey-scale image that can be read",
         )
-
-
-def _decompressed(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -> Iterator[Stored]:
-    syntax = UID(form.transfer_syntax_uid)
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        decoder = None
-    if decoder is None or not decoder.is_available:
-        raise SeriesRefusedError(
-            Reason.TRANSFER_SYNTAX, f"no decoder is installed for transfer syntax {syntax}"
-        )
-    _check_claims(dataset, form)
-    for array, _ in decoder.iter_array(dataset, indices=indices, raw=True):
-        yield array
-
-
-def _check_claims(dataset: Dataset, form: PixelFormat) -> None:
-    """Refuse frames that are not there, or that claim another size than the header."""
-    found = 0
-    for frame in generate_frames(dataset.PixelData, number_of_frames=form.frames):
-        claim = claimed_size(bytes(frame))
-        if claim is not None and claim != (form.rows, form.columns):
-            raise SeriesRefusedError(
-                Reason.PIXELS_UNREADABLE,
-                f"a frame claims {claim[0]} x {claim[1]} pixels, its header {form.rows} x"
-                f" {form.columns}",
-            )
-        found += 1
-    if found < form.frames:
-        raise SeriesRefusedError(
-            Reason.PIXELS_TOO_SHORT, f"an image of {form.frames} frames holds {found}"
-        )
-
-
-def _native(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -> Iterator[Stored]:
-    size = form.rows * form.columns * form.bits_allocated // 8
-    data = dataset.PixelData
-    if len(data) < size * form.frames:
-        raise SeriesRefusedError(
-            Reason.PIXELS_TOO_SHORT,
-            f"the pixel data of an image has {len(data)} bytes where its header needs"
-            f" {size * form.frames}",
-        )
-    order = "<" if UID(form.transfer_syntax_uid).is_little_endian else ">"
-    words = np.frombuffer(
-        data, f"{order}u{form.bits_allocated // 8}", form.rows * form.columns * form.frames
-    ).reshape(form.frames, form.rows, form.columns)
-    for index in indices:
-        yield stored_values(words[index], form)
 
 
 def stored_values(words: npt.NDArray[np.unsignedinteger], form: PixelFormat) -> Stored:

@@ -180,6 +180,14 @@ def test_values_that_int16_cannot_hold_are_not_wrapped(tmp_path: Path) -> None:
     assert read_one(path).voxels.max() == 32767
 
 
+def test_values_below_int16_are_not_wrapped(tmp_path: Path) -> None:
+    path = one_slice(tmp_path)
+    dataset = dcmread(path)
+    dataset.PixelData = np.full((32, 48), -32768, "<i2").tobytes()
+    dataset.save_as(path)
+    assert (read_one(path).voxels == -32768).all()
+
+
 def test_a_frame_that_claims_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = one_slice(tmp_path)
     dataset = dcmread(path)
