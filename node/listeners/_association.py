@@ -38,6 +38,8 @@ IDLE: Final = "Sta1"
 ESTABLISHED: Final = "Sta6"
 CLOSING: Final = "Sta13"
 """States of the upper layer (PS3.8 table 9-10)."""
+ABORTED: Final = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00"
+"""A-ABORT by the service provider, no reason given (PS3.8 9.3.8)."""
 SETTLE_SECONDS: Final = 1.0
 MOST_DISCARDED: Final = 1 << 20
 """What is still read of a peer whose association was aborted."""
@@ -220,6 +222,9 @@ class StoreProvider(DULServiceProvider):
         """Run until the association has ended; leave no connection behind."""
         try:
             super().run_reactor()
+        except Exception as error:  # noqa: BLE001 - the edge of an association: it ends, others go on
+            log.warning("association.failed", error=type(error).__name__)
+            self._say_abort()
         finally:
             self._let_others_run()
             connection = self.socket
@@ -243,6 +248,12 @@ class StoreProvider(DULServiceProvider):
         if state != ESTABLISHED:
             return super()._is_transport_event()
         return self.stream is not None and self._converse(self.stream, connection)
+
+    def _say_abort(self) -> None:
+        """Tell the peer that it is over: its message could not be taken apart."""
+        if isinstance(self.socket, StoreSocket):
+            with contextlib.suppress(OSError):
+                self.socket.answer(ABORTED)
 
     def _converse(self, stream: MessageStream, connection: StoreSocket) -> bool:
         """Take what arrives on an association; end it where it breaks the rules."""

@@ -27,6 +27,14 @@ IS_LAST: Final = 0x02
 
 C_STORE_RQ: Final = 0x0001
 NO_DATA_SET: Final = 0x0101
+KNOWN_REQUESTS: Final = frozenset(
+    struct.pack("<H", field)
+    for field in (
+        0x0001, 0x0010, 0x0020, 0x0021, 0x0030, 0x0FFF,
+        0x0100, 0x0110, 0x0120, 0x0130, 0x0140, 0x0150,
+    )
+)  # fmt: skip
+"""Command Fields of requests (PS3.7 E.1-1): C-STORE, GET, FIND, MOVE, ECHO, CANCEL; N-..."""
 SUCCESS: Final = 0x0000
 LONGEST_COMMAND: Final = 16 << 10
 LONGEST_OTHER_MESSAGE: Final = 16 << 20
@@ -216,6 +224,8 @@ class MessageStream:
         field = elements.get(COMMAND_FIELD)
         if field == struct.pack("<H", C_STORE_RQ):
             return self._begin(elements)
+        if field not in KNOWN_REQUESTS:
+            raise ProtocolError("a command has no Command Field that is known")
         if elements.get(DATA_SET_TYPE) != struct.pack("<H", NO_DATA_SET):
             self._other[self._context] = 0
         self.passed = _whole_pdu(self._context, IS_COMMAND | IS_LAST, command)

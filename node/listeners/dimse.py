@@ -36,6 +36,7 @@ from node.listeners._procedure_steps import AVAILABILITY, PROCEDURE_STEP, n_crea
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
+APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 SUCCESS: Final = 0x0000
 PDU_TOLERANCE: Final = 12
 """Some senders count their own headers out of the PDU length that they were given."""
@@ -45,10 +46,12 @@ TLS_CIPHERS: Final = "ECDHE+AESGCM"
 """TLS 1.2 suites of RFC 9325 4.2; TLS 1.3 has its own (PS3.15 B.12)."""
 
 # Rejections (PS3.8 table 9-21): result, source, reason.
+APPLICATION_CONTEXT_UNKNOWN: Final = (1, 1, 2)
 CALLING_AE_UNKNOWN: Final = (1, 1, 3)
 CALLED_AE_UNKNOWN: Final = (1, 1, 7)
 LOCAL_LIMIT: Final = (2, 3, 2)
 REASONS: Final = {
+    APPLICATION_CONTEXT_UNKNOWN: "its application context is not DICOM's",
     CALLING_AE_UNKNOWN: "calling AE title, or its address, is not among listeners.dimse.peers",
     CALLED_AE_UNKNOWN: "called AE title is not among listeners.dimse.ae_titles",
     LOCAL_LIMIT: "no association is free but for urgent senders (listeners.dimse)",
@@ -206,6 +209,8 @@ class DimseListener(Listener[DimseListenerSettings]):
         request = association.requestor.primitive
         if request is None:
             return CALLING_AE_UNKNOWN
+        if request.application_context_name != APPLICATION_CONTEXT:
+            return APPLICATION_CONTEXT_UNKNOWN
         if str(request.called_ae_title).strip() not in self._settings.ae_titles:
             return CALLED_AE_UNKNOWN
         peer = self._peer(association)
