@@ -143,10 +143,11 @@ def _rescale_whole(stored: Stored, form: PixelFormat, slope: int, intercept: int
     if slope == 1:
         least = -(1 << (form.bits_stored - 1)) if form.signed else 0
         most = least + (1 << form.bits_stored) - 1
-        if least + intercept < INT16.min:
-            np.maximum(stored, INT16.min - intercept, out=stored)
-        if most + intercept > INT16.max:
-            np.minimum(stored, INT16.max - intercept, out=stored)
+        low, high = INT16.min - intercept, INT16.max - intercept
+        if least < low and stored.min() < low:  # to look is cheap, to cut is not
+            np.maximum(stored, low, out=stored)
+        if most > high and stored.max() > high:
+            np.minimum(stored, high, out=stored)
     else:
         np.multiply(words, np.uint16(slope & MASK), out=words)
     if intercept:

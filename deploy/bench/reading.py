@@ -202,16 +202,20 @@ WAYS: Final[dict[str, Callable[[Path], object]]] = {
 
 
 def measure_here(way: str, warm_up: Path, folder: Path) -> dict[str, float]:
-    """Read a small series, then the large one; return what that cost this process."""
+    """Return what it costs this process to read a series.
+
+    A small series is read before, then the series itself for the rise of the peak, then again for
+    the time: so memory is touched before, which on a virtual machine may cost more than reading.
+    """
     WAYS[way](warm_up)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    WAYS[way](folder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     wall, cpu = time.perf_counter(), time.process_time()
     kept = WAYS[way](folder)
     cost = {"cpu_ms": time.process_time() - cpu, "wall_ms": time.perf_counter() - wall}
-    cost = {name: seconds * 1e3 for name, seconds in cost.items()}
-    cost["peak_mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     del kept
-    return cost
+    return {name: seconds * 1e3 for name, seconds in cost.items()} | {"peak_mb": peak / 1024}
 
 
 def measure(way: str, warm_up: Path, folder: Path) -> dict[str, float]:
