@@ -6,6 +6,7 @@ answers on standard output; whatever libraries print goes to standard error.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
@@ -56,6 +57,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "verify_engine": inference.verify_engine_operation,
 }
 PARENT_GONE: Final = 3
+DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 def main() -> None:
@@ -96,6 +98,8 @@ def _serve(line: bytes, output: BinaryIO) -> None:
 def _kind(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "out_of_memory"
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return "transient"  # a full or failing disk is no fault of the job
     return str(getattr(error, "kind", "deterministic"))
 
 

@@ -136,13 +136,27 @@ def _on_sqlite_begin(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's ev
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema up to a revision."""
-    command.upgrade(_config(url), revision)
+    """Bring the schema up to a revision.
+
+    Raises:
+        OutOfResourcesError: the database is gone, locked, full or failing.
+    """
+    try:
+        command.upgrade(_config(url), revision)
+    except DBAPIError as error:
+        raise _translated(error) from error
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the schema back to an older revision; `base` removes it."""
-    command.downgrade(_config(url), revision)
+    """Take the schema back to an older revision; `base` removes it.
+
+    Raises:
+        OutOfResourcesError: the database is gone, locked, full or failing.
+    """
+    try:
+        command.downgrade(_config(url), revision)
+    except DBAPIError as error:
+        raise _translated(error) from error
 
 
 def check_schema(url: str) -> None:

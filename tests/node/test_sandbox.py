@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from node import sandbox_main
 from node.sandbox import (
     Deadlines,
     Sandbox,
@@ -161,3 +163,16 @@ def test_child_ends_when_its_parent_is_killed(fifo: Path) -> None:
     while not gone(child) and time.monotonic() < until:
         time.sleep(0.05)
     assert gone(child)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "full"), "transient"),
+        (OSError(errno.EIO, "failing"), "transient"),
+        (FileNotFoundError(errno.ENOENT, "gone"), "deterministic"),
+        (MemoryError(), "out_of_memory"),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_job(error: Exception, kind: str) -> None:
+    assert sandbox_main._kind(error) == kind

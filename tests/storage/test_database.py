@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from storage import database
-from storage.database import Database
+from storage.database import Database, migrate
 from storage.models import Association
 from storage.records import (
     ConstraintError,
@@ -156,3 +156,11 @@ def test_sqlite_syncs_every_commit_and_checks_keys(tmp_path: Path) -> None:
     }
     assert event.contains(engine, "begin", database._on_sqlite_begin)
     engine.dispose()
+
+
+def test_a_schema_that_cannot_be_brought_up_to_date_is_told_without_a_traceback(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test.db").mkdir()  # what cannot be opened as a database, whoever asks
+    with pytest.raises(OutOfResourcesError):
+        migrate(f"sqlite:///{tmp_path}/test.db")
