@@ -15,6 +15,8 @@ SILENCED: Final = ("pydicom", "pynetdicom", "highdicom", "apscheduler")
 
 def configure_logging(*, level: str, style: Literal["console", "json"]) -> None:
     """Send events to standard error, as text for people or JSON lines for a collector."""
+    logging.captureWarnings(True)  # a library's warning may quote a data set
+    logging.getLogger("py.warnings").setLevel(logging.CRITICAL + 1)
     for library in SILENCED:
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)
     renderer: structlog.types.Processor = (

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import queue
 import resource
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from typing import BinaryIO, Final, TypeAlias
 
@@ -65,6 +67,8 @@ def main() -> None:
     memory_mib = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")  # what libraries say may quote a data set
+    logging.disable(logging.CRITICAL)
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()

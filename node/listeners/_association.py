@@ -211,6 +211,7 @@ class StoreProvider(DULServiceProvider):
         self.stream: MessageStream | None = None
         self.settle: Callable[[float], None] = _nothing
         self.ended: Callable[[], None] = _nothing
+        self.finished = False  # then `ended` is not called any more
         self._others_spoke = False
         self._began = False
         self._told = False
@@ -230,6 +231,7 @@ class StoreProvider(DULServiceProvider):
             connection = self.socket
             if isinstance(connection, StoreSocket):
                 self._tell_end(connection)
+            self.finished = True
             self.ended()
             self.stream = None
             self.ended = self.settle = _nothing

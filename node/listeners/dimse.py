@@ -256,6 +256,8 @@ class DimseListener(Listener[DimseListenerSettings]):
             _refused,
             _incident,
         )
+        if provider.finished:  # its peer was gone before it was accepted
+            self._end(association, intake)
 
     def _on_n_create(self, event: Event) -> tuple[Dataset, None]:
         """Take a procedure step that begins, or a notification of availability."""
@@ -274,6 +276,8 @@ class DimseListener(Listener[DimseListenerSettings]):
     def _end(self, association: Association, intake: Intake) -> None:
         """Close the intake when the association's own thread is done with it."""
         with self._lock:
+            if association not in self._open:
+                return
             self._open.discard(association)
         intake.abandon()
         intake.close(aborted=not association.is_released)
