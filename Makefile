@@ -50,6 +50,10 @@ contracts: $(TEST_STAMP) ## the layering contracts
 unit: $(TEST_STAMP) ## all tests but those that need a GPU, whose number is told; the wheel smoke test is one
 	$(BIN)/pytest -m "not gpu"
 
+.PHONY: fuzz
+fuzz: $(TEST_STAMP) ## 10,000 conversations no peer would have, and as many hostile headers (FUZZ_CASES=10000)
+	FUZZ_CASES=$${FUZZ_CASES:-10000} $(BIN)/pytest -q tests/end_to_end/test_protocol_fuzz.py tests/node/test_header_corpus.py
+
 .PHONY: bench-delivery
 bench-delivery: $(TEST_STAMP) ## time what sending an object costs, beside pynetdicom and dcmtk's storescu
 	PYTHONPATH=. $(BIN)/python deploy/bench/delivery.py

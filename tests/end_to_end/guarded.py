@@ -14,6 +14,7 @@ import pytest
 
 from storage.index_records import InstanceRecord, QuarantineRecord
 from storage.records import NotFoundError
+from storage.states import AssociationState
 from tests.end_to_end.pdus import data_set
 from tests.end_to_end.processes import NodeProcess, wait_until
 from tests.end_to_end.requestor import associated, echoes
@@ -41,13 +42,15 @@ MIB: Final = 1 << 20
 class Footprint:
     """What a process holds: bytes of memory now and at most, threads, descriptors.
 
-    Those of SQLite are left out of the descriptors: a pool opens and closes them as it likes.
+    Left out of the descriptors are those of SQLite, which a pool opens and closes as it likes, and
+    those of packs, which are as many as there ever were associations at a time: they stand apart.
     """
 
     memory: int
     peak: int
     threads: int
     descriptors: int
+    packs: int
 
 
 @dataclass(kw_only=True)
@@ -97,11 +100,13 @@ class GuardedNode(NodeProcess):
         """Read what the process holds now."""
         status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         values = dict(line.split(":", 1) for line in status)
+        paths = self.open_paths()
         return Footprint(
             memory=int(values["VmRSS"].split()[0]) * 1024,
             peak=int(values["VmHWM"].split()[0]) * 1024,
             threads=int(values["Threads"]),
-            descriptors=sum("wetread.db" not in path for path in self.open_paths()),
+            descriptors=sum("wetread.db" not in p and not p.endswith(".pack") for p in paths),
+            packs=sum(p.endswith(".pack") for p in paths),
         )
 
     def open_paths(self) -> list[str]:
@@ -120,7 +125,11 @@ class GuardedNode(NodeProcess):
     def is_back_at(self, base: Footprint) -> bool:
         """Say whether threads and descriptors are no more than they were."""
         now = self.footprint()
-        return now.threads <= base.threads + LEEWAY and now.descriptors <= base.descriptors + LEEWAY
+        return (
+            now.threads <= base.threads + LEEWAY
+            and now.descriptors <= base.descriptors + LEEWAY
+            and now.packs <= self.guard["max_associations"] + LEEWAY
+        )
 
     def wait_back_at(self, base: Footprint) -> None:
         """Wait for threads and descriptors to be no more than they were."""
@@ -192,14 +201,39 @@ class GuardedNode(NodeProcess):
                 at = whole.find(content, at + 1)
         return found
 
+    def open_associations(self) -> int:
+        """Return how many of the last associations are recorded as still going on."""
+        stores = self.stores()
+        try:
+            recent = stores.associations.recent(limit=100_000)
+            return sum(item.state is AssociationState.OPEN for item in recent)
+        finally:
+            stores.database.close()
+
+    def logged(self) -> int:
+        """Return the length of the log in bytes."""
+        return (self.folder / "node.log").stat().st_size
+
+    def assert_log(self, since: int = 0) -> int:
+        """Hold that nothing was logged but events, none of an error that nobody caught.
+
+        Returns the length of the log in bytes, for the next look.
+        """
+        with (self.folder / "node.log").open("rb") as log:
+            log.seek(since)
+            new = log.read().decode()
+        foreign = [line for line in new.splitlines() if line[:1] not in {"{", "l"}]
+        assert not foreign, "no event of ours: " + "\n".join(foreign[:60])
+        assert "instance.failed" not in new, new[-3000:]
+        return since + len(new.encode())
+
     def assert_unharmed(self, *, since: int = 0) -> None:
-        """Hold that the node answers, and has logged no error that nobody caught since a length."""
+        """Hold that the node answers, holds no association open, and logged as it should."""
         assert not self.died(), self.log()[-2000:]
         assert echoes(self.port)
         assert echoscu(self.port) == 0
-        log = self.log()[since:]
-        assert "Traceback" not in log, log[-2000:]
-        assert "instance.failed" not in log
+        wait_until(lambda: self.open_associations() == 0, "every association has its end", 20)
+        self.assert_log(since)
 
 
 def echoscu(port: int) -> int:

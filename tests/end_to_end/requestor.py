@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, TypeAlias
 
@@ -77,6 +78,11 @@ class Requestor:
         """Close with RST, as a power cut or a pulled cable is seen later."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
+
+    def half_close(self) -> None:
+        """Send no more, but listen; nothing happens where the node has closed already."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     # ------------------------------------------------------------ reading
 

@@ -36,6 +36,7 @@ from tests.end_to_end.pdus import (
     p_data,
     pdu,
     pdv,
+    release_rq,
 )
 from tests.end_to_end.processes import wait_until
 from tests.end_to_end.requestor import Requestor, associated, echoes
@@ -55,7 +56,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedNode]:
 @pytest.fixture(autouse=True)
 def unharmed(node: GuardedNode) -> Iterator[None]:
     """Hold after every attack what is true of all: the node is as it was, and answers."""
-    base, logged = node.base(), len(node.log())
+    base, logged = node.base(), node.logged()
     yield
     node.wait_back_at(base)
     node.assert_unharmed(since=logged)
@@ -365,6 +366,27 @@ def test_associations_may_be_opened_and_dropped_without_end(node: GuardedNode) -
                 requestor.send(p_data(*message(ECHO_CONTEXT.id, c_echo_rq(), command=True)))
             elif number % 4 == 3:
                 assert requestor.release() is not None
+
+
+GONE: dict[str, bytes] = {
+    "at once": b"",
+    "with a release": release_rq(),
+    "with an abort": pdu(ABORT, bytes(4)),
+    "with half a message": p_data(pdv(CT_CONTEXT.id, COMMAND, c_echo_rq()[:9])),
+}
+
+
+@pytest.mark.parametrize("way", GONE)
+def test_senders_that_are_gone_before_they_are_accepted_hold_no_place(
+    way: str, node: GuardedNode
+) -> None:
+    """T11: an association whose end comes before its beginning has to end all the same."""
+    for number in range(10 * ASSOCIATIONS):
+        with Requestor(node.port, address=f"127.0.0.{100 + number % 20}") as requestor:
+            requestor.send(associate_rq(), GONE[way])
+            if number % 3:
+                time.sleep(0.001 * (number % 7))
+            requestor.vanish()
 
 
 def wait_for_association(requestor: Requestor) -> None:

@@ -50,7 +50,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedNode]:
 
 @pytest.fixture(autouse=True)
 def unharmed(node: GuardedNode) -> Iterator[None]:
-    base, logged = node.base(), len(node.log())
+    base, logged = node.base(), node.logged()
     yield
     node.wait_back_at(base)
     node.assert_unharmed(since=logged)
