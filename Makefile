@@ -70,6 +70,14 @@ bench-ingest: $(TEST_STAMP) ## C-STORE ingest beside dcmtk, Orthanc and pynetdic
 bench-reading: $(TEST_STAMP) ## time what reading a CT series back as a volume costs, beside pydicom and SimpleITK
 	PYTHONPATH=. $(BIN)/python deploy/bench/reading.py $(BENCH)
 
+.PHONY: faults
+faults: $(TEST_STAMP) ## 200 kill -9, and faults of disk and database, under load (FAULTS="--kills 20 --seed 1")
+	$(BIN)/python -m tests.end_to_end.faults $(FAULTS)
+
+.PHONY: soak
+soak: $(TEST_STAMP) ## twice a large hospital's peak hour, and whether anything grows (SOAK="--minutes 5")
+	$(BIN)/python -m tests.end_to_end.soak $(SOAK)
+
 .PHONY: clean
 clean: ## remove the virtual environment and what the tools left
 	rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist demo-output

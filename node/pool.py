@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
+
+import structlog
 
 from node.catalogue import Catalogue
 from node.worker import Worker
+from storage.records import StorageError
+
+AGAIN_SECONDS: Final = 1.0
+
+log = structlog.get_logger()
 
 
 class WorkerPool:
@@ -37,10 +45,22 @@ class WorkerPool:
             worker.stop()
 
     def _begin(self) -> None:
-        self._catalogue.verify()
+        while not self._verified():
+            if self._stopping.wait(AGAIN_SECONDS):
+                return
         if self._stopping.is_set():
             return
         self._workers = self._make()
         for worker in self._workers:
             worker.start()
         self._ready.set()
+
+    def _verified(self) -> bool:
+        """Run the golden cases; False: the database could not take what came of them."""
+        try:
+            self._catalogue.verify()
+        except StorageError as error:
+            if not self._stopping.is_set():
+                log.error("engines.not_verified", error=str(error))
+            return False
+        return True
