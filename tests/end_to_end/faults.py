@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -101,20 +102,28 @@ def play(asked: argparse.Namespace, seed: int, work: Path) -> tuple[Suffered, Au
             for index in range(asked.senders)
         ]
         stack.callback(node.kill)
-        for sender in senders:
-            sender.start()
-        plan = campaign.plan(asked.kills, asked.only)
-        left_out = campaign.run(plan, time.monotonic() + asked.seconds, say)
-        for sender in senders:
-            sender.stop()
-        for sender in senders:
-            sender.join(90)
+        left_out = _under_load(campaign, senders, asked)
         campaign.finish()
         stores = node.stores()
         stack.callback(stores.database.close)
         campaign.suffered.studies = stores.studies.counts()
         campaign.suffered.jobs = stores.jobs.counts()
         return campaign.suffered, audit(stores, ledger), ledger, left_out
+
+
+def _under_load(
+    campaign: Campaign, senders: Sequence[RestlessSender], asked: argparse.Namespace
+) -> int:
+    """Run what was planned while everybody sends; return how much there was no time for."""
+    for sender in senders:
+        sender.start()
+    plan = campaign.plan(asked.kills, asked.only)
+    left_out = campaign.run(plan, time.monotonic() + asked.seconds, say)
+    for sender in senders:
+        sender.stop()
+    for sender in senders:
+        sender.join(90)
+    return left_out
 
 
 def report(suffered: Suffered, found: Audit, ledger: Ledger, left_out: int) -> dict[str, object]:
