@@ -110,8 +110,9 @@ class StorageSettings(_Section):
         "least `reserve_mib` is used.",
     )
     urgent_mib: NonNegativeInt = Field(
-        4096,
-        description="Free disk, in MiB, below which only senders marked `urgent` are taken from.",
+        0,
+        description="Free disk, in MiB, below which only senders marked `urgent` are taken from; "
+        "at least `reserve_mib` is used, so 0 keeps nothing for them.",
     )
     quota_mib: NonNegativeInt = Field(
         0,
