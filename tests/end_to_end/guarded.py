@@ -59,7 +59,9 @@ class GuardedNode(NodeProcess):
 
     pacs_port: int = 1
     quiet_seconds: float = 3600.0
-    extra: str = f"[storage]\nmax_object_mib = {MAX_OBJECT_MIB}\nreserve_mib = 64\nspare_packs = 0\n"
+    extra: str = (
+        f"[storage]\nmax_object_mib = {MAX_OBJECT_MIB}\nreserve_mib = 64\nspare_packs = 0\n"
+    )
     guard: Mapping[str, int | float] = field(default_factory=lambda: GUARD)
     peers: str = "allow_any_peer = true\n"
 
