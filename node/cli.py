@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import signal
-import threading
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -47,17 +47,29 @@ def main() -> None:
     app()
 
 
-def _wait_for_signal() -> None:
-    stop = threading.Event()
+def _signals() -> int:
+    """Let signals that ask for an end be read from a pipe, from now on; return where.
+
+    A handler that sets an Event would wait for ever if it came while the same thread, about to wait
+    for it, held the Event's lock.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    stop.wait()
+        signal.signal(number, lambda *_: None)
+    return read_end
+
+
+def _wait_for(signals: int) -> None:
+    os.read(signals, 1)
 
 
 @app.command()
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the node in the foreground until it is told to stop."""
     with clear_errors():
+        signals = _signals()
         node = composition.Node(open_settings(config))
         node.start()
         gc.freeze()  # what a start leaves stays: no collection need look at it again
@@ -66,7 +78,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
         if node.admin is not None:
             err.print(f"admin page: http://127.0.0.1:{node.admin.port}/", markup=False)
         try:
-            _wait_for_signal()
+            _wait_for(signals)
         finally:
             node.stop()
 
@@ -81,10 +93,11 @@ def worker(config: ConfigOption = DEFAULT_CONFIG) -> None:
                 "database.url: a separate worker needs PostgreSQL; on SQLite the node's own "
                 "workers are the only ones that may write"
             )
+        signals = _signals()
         pool = composition.make_pool(settings, open_stores(settings))
         pool.start()
         try:
-            _wait_for_signal()
+            _wait_for(signals)
         finally:
             pool.stop()
 
@@ -118,7 +131,7 @@ def demo(
                 print(json.dumps(report.as_json()))  # noqa: T201 - the last line is for programs
             if keep:
                 err.print(f"admin page: {session.admin_address()}   (Ctrl-C ends)", markup=False)
-                _wait_for_signal()
+                _wait_for(_signals())
         if not report.succeeded:
             raise typer.Exit(1)
 
@@ -138,7 +151,7 @@ def pacs(
         standin.start()
         err.print(f"stand-in PACS: {standin.address()}   files: {folder}", markup=False)
         try:
-            _wait_for_signal()
+            _wait_for(_signals())
         finally:
             standin.stop()
         for study in standin.listing():
