@@ -232,9 +232,9 @@ class GuardedNode(NodeProcess):
     def assert_unharmed(self, *, since: int = 0) -> None:
         """Hold that the node answers, holds no association open, and logged as it should."""
         assert not self.died(), self.log()[-2000:]
+        wait_until(lambda: self.open_associations() == 0, "every association has its end", 20)
         assert echoes(self.port)
         assert echoscu(self.port) == 0
-        wait_until(lambda: self.open_associations() == 0, "every association has its end", 20)
         self.assert_log(since)
 
 
