@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,19 +157,43 @@ def find_runtime(name: str) -> Runtime:
     return runtimes[name]()
 
 
+class _Timed(Session):
+    """A session that counts the seconds spent inside the model."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.seconds = 0.0
+
+    def run(self, inputs: Arrays) -> Arrays:
+        since = time.monotonic()
+        try:
+            return self._session.run(inputs)
+        finally:
+            self.seconds += time.monotonic() - since
+
+    def close(self) -> None:
+        self._session.close()
+
+
 class Engine:
     """A package with its task and a loaded session: what a job runs. Use as a context manager."""
 
     def __init__(self, package: EnginePackage, task: Task, session: Session) -> None:
         self.package = package
         self.task = task
-        self.session = session
+        self.session: Session = session
+        self._timed = _Timed(session)
+
+    @property
+    def forward_seconds(self) -> float:
+        """How long the model itself ran until now: forward passes and nothing around them."""
+        return self._timed.seconds
 
     def run(
         self, instances: Sequence[InstanceFile], progress: Progress = lambda _stage: None
     ) -> Outcome:
         """Analyse one series; see `run_engine`."""
-        return run_engine(self.package, self.session, self.task, instances, progress)
+        return run_engine(self.package, self._timed, self.task, instances, progress)
 
     def close(self) -> None:
         """Close the session."""

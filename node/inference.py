@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pydantic import JsonValue
 from pydicom.dataset import Dataset
 
 import node.results
-from engines.base import Engine, open_engine
+from engines.base import open_engine
 from engines.findings import Outcome, Refusal
 from engines.images import InstanceFile
 from engines.package import EnginePackage, load_package
@@ -34,6 +34,9 @@ from node.plugins import discover
 
 Progress: TypeAlias = Callable[[str], None]
 
+FORWARD: Final = "forward"
+"""The stage of a job in which the model itself runs."""
+
 
 class EngineChangedError(Exception):
     """The engine package on disk is not the one that the node registered."""
@@ -41,20 +44,31 @@ class EngineChangedError(Exception):
 
 @dataclass(slots=True)
 class _Stages:
-    """Names the stage under way and keeps the seconds of those that ended."""
+    """Names the stage under way and keeps the seconds of those that ended.
+
+    The seconds of forward passes are a stage of their own, wherever they fall.
+    """
 
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
+    forward: Callable[[], float] = lambda: 0.0
     _stage: str = ""
     _since: float = 0.0
+    _forward: float = 0.0
 
     def enter(self, stage: str) -> None:
-        now = time.monotonic()
+        now, forward = time.monotonic(), self.forward()
+        within = forward - self._forward
         if self._stage:
-            self.seconds[self._stage] = round(now - self._since, 4)
-        self._stage, self._since = stage, now
+            self._add(self._stage, now - self._since - within)
+        if within:
+            self._add(FORWARD, within)
+        self._stage, self._since, self._forward = stage, now, forward
         if stage:
             self.progress(stage)
+
+    def _add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 4)
 
 
 def run_job_operation(
@@ -72,9 +86,10 @@ def run_job_operation(
     if package.digest != job.engine_digest:
         raise EngineChangedError(f"{package.name}: the package on disk changed since it was loaded")
     with open_engine(package, threads=job.threads) as engine:
+        stages.forward = lambda: engine.forward_seconds
         stages.enter("inference")
-        outcome = _run(engine, job)
-    stages.enter("encoding")
+        outcome = engine.run(_instances(job), stages.enter)
+        stages.enter("encoding")
     context = _context(job, package, outcome)
     results = _write(context, job.staging, stages)
     stages.enter("")
@@ -152,8 +167,8 @@ def ordered_writers() -> tuple[ResultWriter, ...]:
     return tuple(ordered)
 
 
-def _run(engine: Engine, job: JobRequest) -> Outcome:
-    files = [
+def _instances(job: JobRequest) -> list[InstanceFile]:
+    return [
         InstanceFile(
             path=item.path,
             offset=item.offset,
@@ -163,7 +178,6 @@ def _run(engine: Engine, job: JobRequest) -> Outcome:
         )
         for item in job.instances
     ]
-    return engine.run(files)
 
 
 def _context(job: JobRequest, package: EnginePackage, outcome: Outcome) -> ResultContext:

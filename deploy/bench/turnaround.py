@@ -29,6 +29,7 @@ CODE: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CODE))
 
 from node.delivery.dimse import DimseTarget, DimseTargetSettings  # noqa: E402 - after the path
+from node.inference import FORWARD  # noqa: E402
 from node.interfaces import Outgoing, SendVerdict, Sent  # noqa: E402
 from node.log import configure_logging  # noqa: E402
 from node.pacs import StandInPacs  # noqa: E402
@@ -43,7 +44,6 @@ PATIENCE_SECONDS: Final = 300.0
 SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
 LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
-FORWARD: Final = "inference"
 GOAL_SECONDS: Final = 1.0
 
 CONFIGURATION: Final = """

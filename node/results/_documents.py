@@ -21,7 +21,7 @@ from node.results import _encoding as encoding
 from node.results import _identity as identity
 from node.results._iod import require_attributes
 from node.results._segments import undrawn_segments
-from node.results._sources import blank_carrier, header_text
+from node.results._sources import blank_carriers, header_text
 from node.results._text import clean
 
 ENGLISH: Final = SrCode("en-US", "RFC5646", "English (United States)")
@@ -54,10 +54,8 @@ def document_arguments(
 
     The evidence here is blank but for its identity; `complete_document` puts the true one in.
     """
-    carriers = [
-        blank_carrier(context, CTImageStorage, str(item.SOPInstanceUID))
-        for item in [*context.sources, *others]
-    ]
+    uids = [str(item.SOPInstanceUID) for item in [*context.sources, *others]]
+    carriers = list(blank_carriers(context, CTImageStorage, uids))
     return DocumentArguments(
         evidence=carriers,
         is_complete=not shortcoming(context),

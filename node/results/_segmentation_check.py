@@ -8,14 +8,16 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from highdicom.seg import Segmentation, segread
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from engines.findings import Analysis, Segment
-from engines.images import Grid, SourceFrame
+from engines.images import BoolArray, Grid, SourceFrame
 from node.interfaces import ResultContext, ResultError
 from node.results import _identity as identity
+from node.results._frame_groups import FramePlace, frame_groups
 from node.results._iod import require_attributes
+from node.results._segmentation_frames import filled_slices
 from node.results._segments import drawn_segments
 from node.results._sources import Headers, headers_by_uid, source_of
 
@@ -31,21 +33,15 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
     Raises:
         ResultError: naming the first difference.
     """
-    written = segread(path)
+    written = dcmread(path)
     require_attributes(written, also=CONDITIONAL_MODULES)
     _compare_identity(written, context)
-    segments = drawn_segments(analysis)
     _compare_descriptions(written, context, analysis)
     _compare_plane(written, analysis.grid)
-    headers = headers_by_uid(context)
-    slices = [
-        _slice_of_frame(groups, headers, analysis)
-        for groups in written.PerFrameFunctionalGroupsSequence
-    ]
-    _compare_voxels(written, segments, slices)
+    _compare_voxels(written, drawn_segments(analysis), _placed(written, context, analysis))
 
 
-def _compare_identity(written: Segmentation, context: ResultContext) -> None:
+def _compare_identity(written: Dataset, context: ResultContext) -> None:
     study = context.sources[0].StudyInstanceUID
     _require(written.StudyInstanceUID == study, "it is in another study than its source")
     listed = {
@@ -57,16 +53,14 @@ def _compare_identity(written: Segmentation, context: ResultContext) -> None:
     _require(listed == wanted, "its references are not the source instances (OBJ-10)")
 
 
-def _compare_descriptions(
-    written: Segmentation, context: ResultContext, analysis: Analysis
-) -> None:
+def _compare_descriptions(written: Dataset, context: ResultContext, analysis: Analysis) -> None:
     segments = drawn_segments(analysis)
     described = [str(item.TrackingUID) for item in written.SegmentSequence]
     wanted = [identity.tracking_uid(context, analysis, segment.key) for segment in segments]
     _require(described == wanted, "its segments are not the findings, in their order")
 
 
-def _compare_plane(written: Segmentation, grid: Grid) -> None:
+def _compare_plane(written: Dataset, grid: Grid) -> None:
     shared = written.SharedFunctionalGroupsSequence[0]
     orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
     directions = grid.row_direction + grid.column_direction
@@ -81,17 +75,28 @@ def _compare_plane(written: Segmentation, grid: Grid) -> None:
     )
 
 
-def _slice_of_frame(groups: Dataset, headers: Headers, analysis: Analysis) -> int:
+def _placed(written: Dataset, context: ResultContext, analysis: Analysis) -> list[tuple[int, int]]:
+    """Return for each frame the number of its segment, and the slice of the grid it lies on."""
+    headers = headers_by_uid(context)
+    places: dict[FramePlace, int] = {}
+    placed = []
+    for groups in frame_groups(written):
+        if groups.place not in places:
+            places[groups.place] = _slice_of_frame(groups.place, headers, analysis)
+        placed.append((groups.segment, places[groups.place]))
+    _require(len(placed) == int(written.NumberOfFrames), "it has not as many groups as frames")
+    return placed
+
+
+def _slice_of_frame(place: FramePlace, headers: Headers, analysis: Analysis) -> int:
     """Find the slice where a frame lies, by its position; its reference must say the same."""
-    position = _floats(groups.PlanePositionSequence[0].ImagePositionPatient)
+    position = _floats(place.position)
     distances = np.linalg.norm(np.array(analysis.grid.positions) - position, axis=1)
     index = int(np.argmin(distances))
-    _require(distances[index] < POSITION_TOLERANCE_MM, "a frame lies on no slice of the grid")
+    _require(bool(distances[index] < POSITION_TOLERANCE_MM), "a frame lies on no slice of the grid")
     source = analysis.sources[index]
-    reference = groups.DerivationImageSequence[0].SourceImageSequence[0]
     _require(
-        reference.ReferencedSOPInstanceUID == source.sop_instance_uid
-        and reference.get("ReferencedFrameNumber") == source.frame,
+        place.source_uid == source.sop_instance_uid and place.source_frame == source.frame,
         "a frame names another source than the one it lies on",
     )
     anchor = _position_in_header(source_of(headers, source), source)
@@ -111,25 +116,30 @@ def _position_in_header(header: Dataset, source: SourceFrame) -> npt.NDArray[np.
 
 
 def _compare_voxels(
-    written: Segmentation, segments: Sequence[Segment], slices: Sequence[int]
+    written: Dataset, segments: Sequence[Segment], placed: Sequence[tuple[int, int]]
 ) -> None:
     seen = {segment.key: np.zeros(segment.mask.shape[0], dtype=np.bool_) for segment in segments}
-    for frame, index in enumerate(slices):
-        segment = segments[_segment_number(written, frame) - 1]
-        pixels = written.get_stored_frame(frame + 1) != 0
+    for frame, (number, index) in enumerate(placed):
+        _require(0 < number <= len(segments), f"a frame is of segment {number}, which is none")
+        segment = segments[number - 1]
+        pixels = _frame_pixels(written, frame)
         same = not seen[segment.key][index] and np.array_equal(pixels, segment.mask[index])
         _require(same, f"segment {segment.key} differs on slice {index}")
         seen[segment.key][index] = True
     for segment in segments:
-        filled = segment.mask.any(axis=(1, 2))
+        filled = filled_slices(segment.mask)
         _require(np.array_equal(filled, seen[segment.key]), f"frames of {segment.key} are missing")
 
 
-def _segment_number(written: Segmentation, frame: int) -> int:
-    groups = written.PerFrameFunctionalGroupsSequence[frame]
-    if "SegmentIdentificationSequence" not in groups:
-        groups = written.SharedFunctionalGroupsSequence[0]
-    return int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+def _frame_pixels(written: Dataset, frame: int) -> BoolArray:
+    """Unpack one frame: bool [row, column]; a bit a pixel, without gaps (PS3.5 8.1.1, A.4)."""
+    shape = int(written.Rows), int(written.Columns)
+    first = frame * shape[0] * shape[1]
+    end = first + shape[0] * shape[1]
+    packed = np.frombuffer(written.PixelData, np.uint8)[first // 8 : -(-end // 8)]
+    bits = np.unpackbits(packed, bitorder="little")[first % 8 :][: end - first]
+    _require(bits.size == end - first, "its pixel data end before its frames do")
+    return bits.view(np.bool_).reshape(shape)
 
 
 def _floats(values: Sequence[float]) -> npt.NDArray[np.float64]:

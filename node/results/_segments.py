@@ -43,4 +43,4 @@ def slice_depth(grid: Grid) -> float | None:
 
 def largest_slice(segment: Segment) -> int:
     """Return the index of the slice with most voxels of the segment."""
-    return int(np.argmax(np.count_nonzero(segment.mask, axis=(1, 2))))
+    return int(np.argmax([np.count_nonzero(plane) for plane in segment.mask]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, TypeAlias
 
@@ -141,14 +141,25 @@ def source_of(headers: Headers, frame: SourceFrame) -> Dataset:
 
 def blank_carrier(context: ResultContext, sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     """Make what a constructor copies from: the study, and no attribute it could trip over."""
-    carrier = Dataset()
-    carrier.SOPClassUID = sop_class_uid
-    carrier.SOPInstanceUID = sop_instance_uid
-    carrier.StudyInstanceUID = context.sources[0].StudyInstanceUID
-    carrier.SeriesInstanceUID = context.sources[0].SeriesInstanceUID
-    for keyword in EMPTY_IF_UNKNOWN:
-        setattr(carrier, keyword, "")
+    (carrier,) = blank_carriers(context, sop_class_uid, [sop_instance_uid])
     return carrier
+
+
+def blank_carriers(
+    context: ResultContext, sop_class_uid: str, sop_instance_uids: Iterable[str]
+) -> Iterator[Dataset]:
+    """Make as many; see `blank_carrier`. What they have in common is made once."""
+    common = Dataset()
+    common.SOPClassUID = sop_class_uid
+    common.StudyInstanceUID = context.sources[0].StudyInstanceUID
+    common.SeriesInstanceUID = context.sources[0].SeriesInstanceUID
+    for keyword in EMPTY_IF_UNKNOWN:
+        setattr(common, keyword, "")
+    for uid in sop_instance_uids:
+        carrier = Dataset()
+        carrier.update(common)
+        carrier.SOPInstanceUID = uid
+        yield carrier
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
+
+from pydicom.valuerep import format_number_as_ds
 
 LONG_STRING: Final = 64
 SHORT_STRING: Final = 16
@@ -45,6 +48,11 @@ def number(value: float) -> str:
 def decimal_string(value: float) -> str:
     """Write a number as a DS that people can read: six significant digits (PS3.5 6.2)."""
     return f"{value:.0f}" if SIX_DIGITS <= abs(value) < LARGEST_WHOLE else f"{value:.6g}"
+
+
+def decimals(values: Iterable[float]) -> list[str]:
+    """Write numbers as DS, as exactly as its 16 characters allow (PS3.5 6.2)."""
+    return [format_number_as_ds(float(value)) for value in values]
 
 
 def counted(count: int, noun: str) -> str:

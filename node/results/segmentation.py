@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,12 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
 from engines.findings import Analysis, Outcome, Segment
-from engines.images import Grid, SourceFrame
+from engines.images import Grid
 from node.interfaces import ResultContext, ResultError, ResultWriter
 from node.results import _encoding as encoding
 from node.results import _identity as identity
 from node.results._segmentation_check import compare_with_outcome
+from node.results._segmentation_frames import complete_frames, frames_of
 from node.results._segments import drawn_segments, slice_depth
 from node.results._sources import (
     Headers,
@@ -37,9 +38,10 @@ from node.results._sources import (
     headers_by_uid,
     source_of,
 )
-from node.results._text import clean
+from node.results._text import clean, decimals
 
 SERIES_NUMBER: Final = 9001
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 _LOSSY: Final = (
     "LossyImageCompression",
     "LossyImageCompressionRatio",
@@ -68,12 +70,20 @@ class SegmentationWriter(ResultWriter):
                 series_number=SERIES_NUMBER,
                 description=encoding.described(context, "segmentation"),
             )
-            dataset = _encode(context, analysis, place)
-            _refer_to_sources(dataset, context, analysis.sources)
+            segments = drawn_segments(analysis)
+            frames = frames_of(segments)
+            slices = sorted({frame.slice for frame in frames})
+            headers = headers_by_uid(context)
+            for index in slices:
+                source_of(headers, analysis.sources[index])
+            dataset = _made_around(context, analysis, place, _a_pixel_each(analysis.grid, slices))
+            _refer_to_sources(dataset, context)
             _settle_pixel_measures(dataset, analysis.grid)
             _tell_of_compression(dataset, context)
             dataset.ContentCreatorName = ""  # Type 2; nobody drew it (PS3.3 Table 10-12)
             encoding.complete(dataset, context, place)
+            sources = {index: analysis.sources[index] for index in slices}
+            complete_frames(dataset, segments, frames, analysis.grid, sources)
         return (dataset,)
 
     def check(self, path: Path, context: ResultContext) -> None:
@@ -93,17 +103,32 @@ def _analysis(context: ResultContext) -> Analysis:
     return analysis
 
 
-def _encode(context: ResultContext, analysis: Analysis, place: encoding.Place) -> Segmentation:
-    segments = drawn_segments(analysis)
-    slices = _slices_with_voxels(segments)
+def _a_pixel_each(grid: Grid, slices: Sequence[int]) -> dict[int, Pixels]:
+    """Return planes with one pixel of the first segment: the lowest of some slices, the highest."""
+    plane = np.zeros(grid.shape[1:], dtype=np.uint8)
+    plane[0, 0] = 1
+    return dict.fromkeys(sorted({slices[0], slices[-1]}), plane)
+
+
+def _made_around(
+    context: ResultContext,
+    analysis: Analysis,
+    place: encoding.Place,
+    planes: Mapping[int, Pixels],
+) -> Dataset:
+    """Let the library make the object, with the frames of some slices.
+
+    `planes` are uint8 [row, column] of segment numbers, or [row, column, segment] of 0 and 1, by
+    the index of their slice.
+    """
     device, headers = context.device, headers_by_uid(context)
-    return Segmentation(
-        source_images=[_stand_in(context, headers, analysis, index) for index in slices],
-        pixel_array=_pixels(segments, slices),
+    made = Segmentation(
+        source_images=[_stand_in(context, headers, analysis, index) for index in planes],
+        pixel_array=np.stack(list(planes.values())),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _description(context, analysis, number, segment)
-            for number, segment in enumerate(segments, 1)
+            for number, segment in enumerate(drawn_segments(analysis), 1)
         ],
         manufacturer_model_name=clean(device.model),
         software_versions=device.software_version,
@@ -114,34 +139,17 @@ def _encode(context: ResultContext, analysis: Analysis, place: encoding.Place) -
         content_description=encoding.described(context, "segments"),
         **encoding.common_arguments(context, place),
     )
-
-
-def _slices_with_voxels(segments: Sequence[Segment]) -> list[int]:
-    filled = np.zeros(segments[0].mask.shape[0], dtype=np.bool_)
-    for segment in segments:
-        filled |= segment.mask.any(axis=(1, 2))
-    return [int(index) for index in np.flatnonzero(filled)]
-
-
-def _pixels(segments: Sequence[Segment], slices: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Stack the masks of the slices: uint8 [slice, row, column], the segment's number or 0.
-
-    Where segments overlap, uint8 [slice, row, column, segment] of 0 and 1.
-    """
-    numbers = np.zeros((len(slices), *segments[0].mask.shape[1:]), dtype=np.uint8)
-    for number, segment in enumerate(segments, 1):
-        mask = segment.mask[slices]
-        if number > np.iinfo(np.uint8).max or numbers[mask].any():
-            return np.stack([s.mask[slices].view(np.uint8) for s in segments], axis=-1)
-        numbers[mask] = number
-    return numbers
+    dataset = Dataset()
+    dataset.update(made)
+    dataset.file_meta = made.file_meta
+    return dataset
 
 
 def _stand_in(context: ResultContext, headers: Headers, analysis: Analysis, index: int) -> Dataset:
     """Make the header of a single-frame image where one slice of the grid is.
 
     The library takes geometry and references from its sources, and takes only some kinds of
-    source. It is given the grid itself, slice by slice; `_refer_to_sources` puts the true
+    source. It is given the grid itself; `_refer_to_sources` and `complete_frames` put the true
     references in, whatever kind of instance, or frame of one, a slice came from.
     """
     grid = analysis.grid
@@ -150,19 +158,15 @@ def _stand_in(context: ResultContext, headers: Headers, analysis: Analysis, inde
     stand_in.Rows, stand_in.Columns = grid.shape[1:]
     stand_in.FrameOfReferenceUID = grid.frame_of_reference_uid
     stand_in.PositionReferenceIndicator = header_text(true_source, "PositionReferenceIndicator")
-    stand_in.ImageOrientationPatient = _decimals(grid.row_direction + grid.column_direction)
-    stand_in.ImagePositionPatient = _decimals(grid.positions[index])
-    stand_in.PixelSpacing = _decimals((grid.spacing[1], grid.spacing[2]))
+    stand_in.ImageOrientationPatient = decimals(grid.row_direction + grid.column_direction)
+    stand_in.ImagePositionPatient = decimals(grid.positions[index])
+    stand_in.PixelSpacing = decimals((grid.spacing[1], grid.spacing[2]))
     stand_in.SliceThickness = "0"
     return stand_in
 
 
 def _stand_in_uid(index: int) -> str:
     return identity.derived_uid("stand-in", index)
-
-
-def _decimals(values: Sequence[float]) -> list[str]:
-    return [format_number_as_ds(float(value)) for value in values]
 
 
 def _description(
@@ -210,27 +214,17 @@ def _tell_of_compression(dataset: Dataset, context: ResultContext) -> None:
             return
 
 
-def _refer_to_sources(
-    dataset: Dataset, context: ResultContext, frames: Sequence[SourceFrame]
-) -> None:
-    """Name every source instance, and for each frame the one that it lies on (OBJ-10)."""
-    references = [_reference(s.SOPClassUID, s.SOPInstanceUID) for s in context.sources]
-    dataset.SourceImageSequence = references
+def _refer_to_sources(dataset: Dataset, context: ResultContext) -> None:
+    """Name every source instance (OBJ-10)."""
+    dataset.SourceImageSequence = [
+        _reference(s.SOPClassUID, s.SOPInstanceUID) for s in context.sources
+    ]
     series = Dataset()
     series.SeriesInstanceUID = context.sources[0].SeriesInstanceUID
     series.ReferencedInstanceSequence = [
         _reference(s.SOPClassUID, s.SOPInstanceUID) for s in context.sources
     ]
     dataset.ReferencedSeriesSequence = [series]
-    true_frames = {_stand_in_uid(index): frame for index, frame in enumerate(frames)}
-    for item in _derivation_items(dataset):
-        frame = true_frames.get(item.ReferencedSOPInstanceUID)
-        if frame is None:
-            continue  # segments on one slice share the item
-        item.ReferencedSOPClassUID = frame.sop_class_uid
-        item.ReferencedSOPInstanceUID = frame.sop_instance_uid
-        if frame.frame is not None:
-            item.ReferencedFrameNumber = frame.frame
 
 
 def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
@@ -238,12 +232,6 @@ def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     item.ReferencedSOPClassUID = sop_class_uid
     item.ReferencedSOPInstanceUID = sop_instance_uid
     return item
-
-
-def _derivation_items(dataset: Dataset) -> Iterator[Dataset]:
-    for groups in dataset.PerFrameFunctionalGroupsSequence:
-        for derivation in groups.DerivationImageSequence:
-            yield from derivation.SourceImageSequence
 
 
 def _settle_pixel_measures(dataset: Dataset, grid: Grid) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 SHUTDOWN: Final = 0x8004587D
 """EXT4_IOC_SHUTDOWN; 2: without flushing the journal: what a power cut leaves."""
 NO_LOG_FLUSH: Final = struct.pack("I", 2)
+TRIES: Final = 20
 FILLER: Final = "filler"
 OWN_NAMESPACE: Final = "WETREAD_OWN_MOUNTS"
 BUSY_SECONDS: Final = 20.0
@@ -90,10 +91,16 @@ class SmallDisk:
     def make_read_only(self) -> None:
         """Let nothing be opened for writing; what is open for writing stays so.
 
-        A file system with open files cannot be remounted, so a read-only mount is laid over it.
+        A file system with open files cannot be remounted, so a read-only mount is laid over it;
+        again, where somebody opened a file through it in the moment before it was read-only.
         """
-        _run("mount", "--bind", str(self.folder), str(self.folder))
-        _run("mount", "-o", "remount,bind,ro", str(self.folder))
+        folder = str(self.folder)
+        for _ in range(TRIES):
+            _run("mount", "--bind", folder, folder)
+            if _succeeds("mount", "-o", "remount,bind,ro", folder):
+                return
+            _run("umount", "--lazy", folder)
+        raise NoSmallDiskError(f"{folder} did not become read-only in {TRIES} tries")
 
     def make_writable(self) -> None:
         """Take the read-only mount away."""

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+
+from engines.components import bounding_box, dilate, erode, label, sizes, small_components
+from engines.images import BoolArray
+
+MASKS = arrays(np.bool_, st.tuples(*(st.integers(1, 9) for _ in range(3))))
+
+
+@given(
+    mask=MASKS,
+    rows=st.integers(0, 5),
+    columns=st.integers(0, 5),
+)
+def test_growing_and_shrinking_are_those_of_a_filter_with_the_edges_repeated(
+    mask: BoolArray, rows: int, columns: int
+) -> None:
+    size = (1, 2 * rows + 1, 2 * columns + 1)
+    bytes_ = mask.view(np.uint8)
+    assert np.array_equal(
+        dilate(mask, rows, columns), ndimage.maximum_filter(bytes_, size, mode="nearest")
+    )
+    assert np.array_equal(
+        erode(mask, rows, columns), ndimage.minimum_filter(bytes_, size, mode="nearest")
+    )
+
+
+@given(mask=MASKS, smallest=st.integers(1, 9))
+def test_small_components_are_those_below_the_size(mask: BoolArray, smallest: int) -> None:
+    labels, count = label(mask)
+    kept = [n for n in range(1, count + 1) if sizes(labels, count)[n] < smallest]
+    assert np.array_equal(small_components(mask, smallest), np.isin(labels, kept))
+
+
+def test_the_bounding_box_holds_the_mask_and_no_empty_plane_at_its_sides() -> None:
+    mask = np.zeros((6, 7, 8), dtype=np.bool_)
+    mask[2, 3:5, 6] = True
+    mask[4, 3, 1] = True
+    assert bounding_box(mask) == (slice(2, 5), slice(3, 5), slice(1, 7))
