@@ -267,8 +267,22 @@ class StudyIntake(Intake):
             if len(self._head) < HEAD_BYTES:
                 self._head += piece[: HEAD_BYTES - len(self._head)]
         if self._size > self._ingest.limits.max_object_bytes:
-            self.abandon()
-            raise TooLarge(f"the object has more than {self._ingest.limits.max_object_bytes} bytes")
+            raise self._too_large()
+
+    def _too_large(self) -> TooLarge:
+        """Give the object up; its head goes into quarantine, where somebody sees it (T05)."""
+        error = TooLarge(f"the object has more than {self._ingest.limits.max_object_bytes} bytes")
+        self.abandon()
+        head, at = bytes(self._head), self._ingest.clock()
+        reason = f"{error}; its first {len(head)} bytes are kept"
+        self._digest, self._size, self._pending = new_digest(head), len(head), [memoryview(head)]
+        try:
+            self._open_pack().begin(part10_prefix(*self._named))
+            self._keep(self._quarantined(reason), self._notes.of_quarantine(reason, at), at)
+        except StorageError as failure:
+            log.error("instance.not_noted", reason=str(error), error=str(failure))
+            self._given_up(failure)
+        return error
 
     def _read_header(self) -> IndexHeader:
         sop_class_uid, sop_instance_uid, transfer_syntax_uid = self._named

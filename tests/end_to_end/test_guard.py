@@ -221,6 +221,9 @@ def test_endless_data_set_is_ended_and_leaves_nothing(node: GuardedNode) -> None
     assert node.footprint().peak - base.memory < 8 * MIB
     wait_until(lambda: node.disk() - disk < 8 * MIB, "the disk is as it was", 10)
     assert not node.has(STUDY, "2.25.5")
+    wait_until(lambda: len(node.quarantined()) >= 3, "all three are told of", 10)
+    told = f"more than {MAX_OBJECT_MIB * MIB} bytes"
+    assert all(told in item.reason for item in node.quarantined())
 
 
 def test_endless_data_set_is_cut_while_it_comes(node: GuardedNode) -> None:

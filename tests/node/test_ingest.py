@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import config, dcmread
 
-from node.ingest import IngestLimits
+from node.ingest import HEAD_BYTES, IngestLimits
 from node.interfaces import (
     CannotUnderstand,
     DataSetMismatch,
@@ -19,6 +19,7 @@ from node.interfaces import (
     TooLarge,
 )
 from node.quotas import Watermarks
+from storage.digests import new_digest
 from storage.states import AssociationState
 from tests.factories import make_ct_series
 from tests.node.listeners.receiving import data_set_bytes
@@ -97,13 +98,37 @@ def test_full_disk_is_refused_before_a_byte_is_written(tmp_path: Path, file: Pat
     bench.close()
 
 
-def test_object_beyond_the_limit_is_refused_and_leaves_nothing(tmp_path: Path, file: Path) -> None:
-    limits = IngestLimits(max_object_bytes=10)
-    bench = TakingIn(tmp_path, limits=limits).start()
+def test_object_beyond_the_limit_is_refused_and_its_head_is_quarantined(
+    tmp_path: Path, file: Path
+) -> None:
+    bench = TakingIn(tmp_path, limits=IngestLimits(max_object_bytes=10)).start()
     with pytest.raises(TooLarge):
         bench.accept(file)
+    (kept,) = bench.studies.quarantined()
+    head = bench.packs.read(kept.location)[-kept.size :]
+    assert head == data_set_bytes(file)[: kept.size]
+    assert kept.size <= HEAD_BYTES
+    assert kept.reason == f"the object has more than 10 bytes; its first {kept.size} bytes are kept"
+    assert kept.digest == new_digest(head).hexdigest()
+    assert bench.studies.list() == []
     bench.close()
-    assert bench.packs.names() == {}
+
+
+def test_an_object_that_fits_can_follow_one_that_is_too_large(tmp_path: Path, file: Path) -> None:
+    limit = len(data_set_bytes(file))
+    bench = TakingIn(tmp_path, limits=IngestLimits(max_object_bytes=limit)).start()
+    intake = bench.ingest.open(Source(listener="test", calling_ae="CT1"))
+    intake.begin(*named_in(file))
+    with pytest.raises(TooLarge):
+        intake.write([memoryview(bytes(limit + 1))])
+    bench.store(intake, [file])
+    intake.settle(10)
+    intake.close(aborted=False)
+    (study,) = bench.studies.list()
+    (instance,) = bench.studies.instances(study.id)
+    assert bench.packs.read(instance.location)[-instance.size :] == data_set_bytes(file)
+    assert len(bench.studies.quarantined()) == 1
+    bench.close()
 
 
 @pytest.mark.parametrize("claim", ["sop_class_uid", "sop_instance_uid"])
