@@ -25,6 +25,11 @@ class Peer(BaseModel):
 
     ae_title: str = Field(min_length=1, max_length=16, description="Its calling AE title.")
     addresses: tuple[str, ...] = Field((), description="IP addresses it may come from; empty: any.")
+    certificate_names: tuple[str, ...] = Field(
+        (),
+        description="Common name, DNS name or address in its certificate (TLS), one of which must "
+        "be there for it to call as this AE title; empty: any.",
+    )
     urgent: bool = Field(
         False,
         description="It gets in, and is taken from, where associations or disk are short for "
@@ -40,6 +45,11 @@ class TlsSettings(BaseModel):
     certificate: Path = Field(description="PEM file with this node's certificate and its chain.")
     key: Path = Field(description="PEM file with its private key.")
     authorities: Path = Field(description="PEM file with the authorities that vouch for senders.")
+    revocations: Path | None = Field(
+        None,
+        description="PEM file with the authorities' revocation lists; a sender whose certificate "
+        "is on one, or whose authority has none in force, is refused. Without it: no check.",
+    )
     require_client_certificate: bool = Field(
         True, description="Refuse senders without a certificate."
     )
@@ -101,4 +111,13 @@ class DimseListenerSettings(PluginSettings):
     def _some_are_left(self) -> DimseListenerSettings:
         if self.kept_for_urgent >= self.max_associations:
             raise ValueError("urgent_associations must be less than max_associations")
+        return self
+
+    @model_validator(mode="after")
+    def _certificates_can_be_seen(self) -> DimseListenerSettings:
+        named = [peer.ae_title for peer in self.peers if peer.certificate_names]
+        if named and self.tls is None:
+            raise ValueError(
+                f"peers: {named[0]} has certificate_names, but without a table tls nobody shows one"
+            )
         return self

@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.listeners._association import Guard, StoreProvider, StoreSocket, check_seams
+from node.listeners._tls import ServerContext
 
 log = structlog.get_logger()
 
@@ -44,7 +45,10 @@ class StoreRequestHandler(RequestHandler):
         try:
             connection.do_handshake()
         except OSError as error:
-            log.warning("tls.refused", peer=self.client_address[0], reason=type(error).__name__)
+            reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else ""
+            log.warning(
+                "tls.refused", peer=self.client_address[0], reason=reason or type(error).__name__
+            )
             connection.close()
             return False
         return True
@@ -79,8 +83,9 @@ class StoreRequestHandler(RequestHandler):
 class GuardedServer(ThreadedAssociationServer):
     """Accepts connections up to a number, in all and from each address."""
 
-    def __init__(self, *args: Any, guard: Guard, **more: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, guard: Guard, tls: ServerContext | None, **more: Any) -> None:  # noqa: ANN401
         self.guard = guard
+        self._tls = tls
         self._connections: weakref.WeakKeyDictionary[socket.socket, str] = (
             weakref.WeakKeyDictionary()
         )
@@ -92,8 +97,8 @@ class GuardedServer(ThreadedAssociationServer):
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; a TLS handshake is left to the connection's own thread."""
         connection, address = cast("socket.socket", self.socket).accept()
-        if self.ssl_context:
-            connection = self.ssl_context.wrap_socket(
+        if self._tls is not None:
+            connection = self._tls.current().wrap_socket(
                 connection, server_side=True, do_handshake_on_connect=False
             )
         return connection, address

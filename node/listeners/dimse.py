@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 import uuid
@@ -33,6 +32,7 @@ from node.listeners._dimse_settings import DimseListenerSettings, Peer
 from node.listeners._guarded_server import GuardedServer, StoreRequestHandler
 from node.listeners._pdata import Context, MessageStream
 from node.listeners._procedure_steps import AVAILABILITY, PROCEDURE_STEP, n_create, n_set
+from node.listeners._tls import ServerContext, certificate_names
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -42,8 +42,6 @@ PDU_TOLERANCE: Final = 12
 """Some senders count their own headers out of the PDU length that they were given."""
 SPARE_CONNECTIONS: Final = 10
 """Connections beyond the associations, so that one too many can be told so (PS3.8 table 9-21)."""
-TLS_CIPHERS: Final = "ECDHE+AESGCM"
-"""TLS 1.2 suites of RFC 9325 4.2; TLS 1.3 has its own (PS3.15 B.12)."""
 
 # Rejections (PS3.8 table 9-21): result, source, reason.
 APPLICATION_CONTEXT_UNKNOWN: Final = (1, 1, 2)
@@ -52,7 +50,8 @@ CALLED_AE_UNKNOWN: Final = (1, 1, 7)
 LOCAL_LIMIT: Final = (2, 3, 2)
 REASONS: Final = {
     APPLICATION_CONTEXT_UNKNOWN: "its application context is not DICOM's",
-    CALLING_AE_UNKNOWN: "calling AE title, or its address, is not among listeners.dimse.peers",
+    CALLING_AE_UNKNOWN: "calling AE title, with its address and the names in its certificate, is "
+    "not among listeners.dimse.peers",
     CALLED_AE_UNKNOWN: "called AE title is not among listeners.dimse.ae_titles",
     LOCAL_LIMIT: "no association is free but for urgent senders (listeners.dimse)",
 }
@@ -93,7 +92,7 @@ class DimseListener(Listener[DimseListenerSettings]):
                 (settings.host, settings.port),
                 settings.ae_titles[0],
                 ae.supported_contexts,
-                ssl_context=self._tls_context(),
+                tls=None if settings.tls is None else ServerContext(settings.tls),
                 evt_handlers=self._handlers(),
                 request_handler=StoreRequestHandler,
                 guard=self._guard(),
@@ -161,24 +160,6 @@ class DimseListener(Listener[DimseListenerSettings]):
             network_seconds=settings.network_seconds,
         )
 
-    def _tls_context(self) -> ssl.SSLContext | None:
-        tls = self._settings.tls
-        if tls is None:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(TLS_CIPHERS)
-        try:
-            context.load_cert_chain(tls.certificate, tls.key)
-            context.load_verify_locations(tls.authorities)
-        except (OSError, ssl.SSLError) as error:
-            raise ListenerError(
-                f"listeners.dimse.tls: a certificate, key or authority cannot be read: {error}"
-            ) from error
-        needed = tls.require_client_certificate
-        context.verify_mode = ssl.CERT_REQUIRED if needed else ssl.CERT_OPTIONAL
-        return context
-
     def _associations(self) -> list[Association]:
         with self._lock:
             return list(self._open)
@@ -201,6 +182,7 @@ class DimseListener(Listener[DimseListenerSettings]):
             "association.rejected",
             reason=REASONS[rejection],
             peer=_peer_address(event.assoc),
+            certificate=sorted(_certificate_names(event.assoc)),
         )
         event.assoc.acse.send_reject(*rejection)
         event.assoc.kill()
@@ -222,12 +204,14 @@ class DimseListener(Listener[DimseListenerSettings]):
         return None
 
     def _peer(self, association: Association) -> Peer | None:
-        """Return who this is, by AE title and address, if it is among the peers."""
+        """Return who this is, by AE title, address and certificate, if it is among the peers."""
         request = association.requestor.primitive
         calling = "" if request is None else str(request.calling_ae_title).strip()
-        address = _peer_address(association)
+        address, names = _peer_address(association), _certificate_names(association)
         for peer in self._settings.peers:
-            if peer.ae_title == calling and (not peer.addresses or address in peer.addresses):
+            known = not peer.addresses or address in peer.addresses
+            vouched = not peer.certificate_names or not names.isdisjoint(peer.certificate_names)
+            if peer.ae_title == calling and known and vouched:
                 return peer
         return None
 
@@ -295,6 +279,11 @@ class DimseListener(Listener[DimseListenerSettings]):
 
 def _peer_address(association: Association) -> str:
     return str(association.requestor.address or "")
+
+
+def _certificate_names(association: Association) -> frozenset[str]:
+    connection = association.dul.socket
+    return certificate_names(None if connection is None else connection.socket)
 
 
 def _contexts(association: Association) -> dict[int, Context]:

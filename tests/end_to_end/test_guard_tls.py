@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -42,16 +43,36 @@ def authority(folder: Path) -> Papers:
     return Papers(certificate, key, certificate)
 
 
-def issued(by: Papers, name: str) -> Papers:
+def issued(by: Papers, name: str, *, days: int = 2) -> Papers:
     """Let an authority sign a certificate for 127.0.0.1."""
     folder = by.key.parent
     key, request, certificate = (folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
             "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", request)  # fmt: skip
     openssl("x509", "-req", "-in", request, "-CA", by.certificate, "-CAkey", by.key,
-            "-CAcreateserial", "-days", "2", "-copy_extensions", "copy",
+            "-CAcreateserial", "-days", str(days), "-copy_extensions", "copy",
             "-out", certificate)  # fmt: skip
     return Papers(certificate, key, by.certificate)
+
+
+def revocation_list(by: Papers, *revoked: Papers) -> Path:
+    """Let an authority revoke certificates; return its list, which also is in force without any."""
+    folder = by.key.parent
+    settings, index, number = (folder / name for name in ("ca.conf", "index.txt", "crlnumber"))
+    settings.write_text(
+        f"[ca]\ndefault_ca = own\n[own]\ndatabase = {index}\ncrlnumber = {number}\n"
+        "default_md = sha256\ndefault_crl_days = 2\n"
+    )
+    index.touch()
+    if not number.exists():
+        number.write_text("01\n")
+    signing = ("-config", settings, "-keyfile", by.key, "-cert", by.certificate)
+    for papers in revoked:
+        openssl("ca", *signing, "-revoke", papers.certificate)
+    made, found = folder / "crl.new", folder / "crl.pem"
+    openssl("ca", *signing, "-gencrl", "-out", made)
+    made.replace(found)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +88,13 @@ def scanner(hospital: Papers) -> Papers:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, hospital: Papers) -> Iterator[GuardedNode]:
     own = issued(hospital, "node")
-    settings = f"""allow_any_peer = true
+    settings = f"""peers = [
+  {{ ae_title = "ECHOSCU" }},
+  {{ ae_title = "FUZZ" }},
+  {{ ae_title = "SCANNER", certificate_names = ["scanner", "scanner.example.org"] }},
+]
 [listeners.dimse.tls]
+revocations = "{revocation_list(hospital)}"
 certificate = "{own.certificate}"
 key = "{own.key}"
 authorities = "{own.authority}"
@@ -80,10 +106,21 @@ authorities = "{own.authority}"
         yield running
 
 
-def echoscu_status(node: GuardedNode, papers: Papers) -> int:
+def echoscu_status(node: GuardedNode, papers: Papers, calling: str = "ECHOSCU") -> int:
     """Run dcmtk's echoscu over TLS; return its exit status."""
     tls = ["+tls", papers.key, papers.certificate, "+cf", papers.authority]
-    command = ["echoscu", "-to", "5", "-ta", "5", "-aec", "WETREAD", *map(str, tls)]
+    command = [
+        "echoscu",
+        "-to",
+        "5",
+        "-ta",
+        "5",
+        "-aet",
+        calling,
+        "-aec",
+        "WETREAD",
+        *map(str, tls),
+    ]
     return subprocess.run(
         [*command, "127.0.0.1", str(node.port)], check=False, capture_output=True, timeout=60
     ).returncode
@@ -176,3 +213,40 @@ def test_right_papers_get_an_association(node: GuardedNode, scanner: Papers) -> 
     context.load_cert_chain(scanner.certificate, scanner.key)
     with socket.create_connection(("127.0.0.1", node.port), timeout=20) as plain:
         assert let_in(context, plain)
+
+
+def test_an_ae_title_is_for_those_whose_certificate_says_so(
+    node: GuardedNode, hospital: Papers, scanner: Papers
+) -> None:
+    """T07: the name in the certificate is not in the table of the AE title."""
+    other = issued(hospital, "workstation")
+    assert echoscu_status(node, scanner, "SCANNER") == 0
+    assert echoscu_status(node, other, "ECHOSCU") == 0
+    assert echoscu_status(node, other, "SCANNER") != 0
+    assert "the names in its certificate" in node.log()
+    assert "workstation" in node.log()
+
+
+def test_an_expired_certificate_gets_no_association(node: GuardedNode, hospital: Papers) -> None:
+    """T07."""
+    old = issued(hospital, "old", days=0)
+    time.sleep(1.1)
+    assert echoscu_status(node, old) != 0
+    assert "certificate has expired" in node.log()
+
+
+def test_a_revoked_certificate_gets_no_association_from_when_the_list_says_so(
+    node: GuardedNode, hospital: Papers, scanner: Papers
+) -> None:
+    """T07: the list is read again without a restart; a list that cannot be read changes nothing."""
+    stolen = issued(hospital, "stolen")
+    assert echoscu_status(node, stolen) == 0
+    found = revocation_list(hospital, stolen)
+    assert echoscu_status(node, stolen) != 0
+    assert "certificate revoked" in node.log()
+    assert echoscu_status(node, scanner) == 0
+    found.write_text("no list")
+    assert echoscu_status(node, stolen) != 0
+    assert "tls.not_read_again" in node.log()
+    revocation_list(hospital)
+    assert echoscu_status(node, scanner) == 0
