@@ -37,6 +37,17 @@ class Peer(BaseModel):
     )
 
 
+class User(BaseModel):
+    """One user identity that a sender may show (PS3.7 D.3.3.7), types 1 and 2; over TLS only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, description="The user name.")
+    passcode_file: Path | None = Field(
+        None, description="File with its passcode; without it a passcode is not asked for."
+    )
+
+
 class TlsSettings(BaseModel):
     """[listeners.dimse.tls]: TLS 1.2 and 1.3 only, both sides with a certificate (PS3.15 B.12)."""
 
@@ -90,6 +101,11 @@ class DimseListenerSettings(PluginSettings):
         "aborted.",
     )
     tls: TlsSettings | None = Field(None, description="Accept TLS only; without it: plain TCP.")
+    users: tuple[User, ...] = Field(
+        (),
+        description="User identities; a sender that shows another is refused. Without any, names "
+        "and passcodes are passed over. Kerberos, SAML and JWT are always refused.",
+    )
     grace_seconds: PositiveFloat = Field(
         20.0, description="Time for associations in flight when the node stops, in seconds."
     )
@@ -111,6 +127,12 @@ class DimseListenerSettings(PluginSettings):
     def _some_are_left(self) -> DimseListenerSettings:
         if self.kept_for_urgent >= self.max_associations:
             raise ValueError("urgent_associations must be less than max_associations")
+        return self
+
+    @model_validator(mode="after")
+    def _users_need_tls(self) -> DimseListenerSettings:
+        if self.users and self.tls is None:
+            raise ValueError("users: names and passcodes are taken over TLS only (table tls)")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final, Protocol, cast
 
 import structlog
 from pydicom.dataset import Dataset
@@ -34,6 +34,7 @@ from node.listeners._pdata import Context, MessageStream
 from node.listeners._procedure_steps import AVAILABILITY, PROCEDURE_STEP, n_create, n_set
 from node.listeners._tls import ServerContext, certificate_names
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
+from node.listeners._user_identity import is_accepted
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
@@ -167,6 +168,7 @@ class DimseListener(Listener[DimseListenerSettings]):
     def _handlers(self) -> list[evt.EventHandlerType]:
         return [
             (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_USER_ID, self._on_user_identity),
             (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
             (evt.EVT_N_CREATE, self._on_n_create),
@@ -186,6 +188,20 @@ class DimseListener(Listener[DimseListenerSettings]):
         )
         event.assoc.acse.send_reject(*rejection)
         event.assoc.kill()
+
+    def _on_user_identity(self, event: Event) -> tuple[bool, None]:
+        """Say whether a user identity is accepted; if not, pynetdicom rejects (2, 2, 1) (T10)."""
+        shown = cast("_UserIdentity", event)
+        kind, name, passcode = shown.user_id_type, shown.primary_field, shown.secondary_field
+        accepted = is_accepted(kind, name, passcode, self._settings.users)
+        if not accepted:
+            log.warning(
+                "association.rejected",
+                reason="its user identity is not among listeners.dimse.users",
+                kind=kind,
+                peer=_peer_address(event.assoc),
+            )
+        return accepted, None
 
     def _rejection(self, association: Association) -> tuple[int, int, int] | None:
         request = association.requestor.primitive
@@ -275,6 +291,14 @@ class DimseListener(Listener[DimseListenerSettings]):
             peer_address=_peer_address(association),
             urgent=peer is not None and peer.urgent,
         )
+
+
+class _UserIdentity(Protocol):
+    """What pynetdicom puts into the event of a user identity."""
+
+    user_id_type: int
+    primary_field: bytes
+    secondary_field: bytes | None
 
 
 def _peer_address(association: Association) -> str:

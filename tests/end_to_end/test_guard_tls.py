@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pynetdicom import AE
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from tests.end_to_end.guarded import GUARD, GuardedNode
 from tests.end_to_end.pdus import ASSOCIATE_AC, associate_rq
 from tests.end_to_end.processes import wait_until
 from tests.end_to_end.requestor import Requestor
 
+PASSCODE = "correct horse"
 SILENT = int(GUARD["max_associations_per_address"]) - 2
 
 
@@ -88,10 +91,16 @@ def scanner(hospital: Papers) -> Papers:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, hospital: Papers) -> Iterator[GuardedNode]:
     own = issued(hospital, "node")
+    passcode = hospital.key.parent / "passcode"
+    passcode.write_text(PASSCODE + "\n")
     settings = f"""peers = [
   {{ ae_title = "ECHOSCU" }},
   {{ ae_title = "FUZZ" }},
   {{ ae_title = "SCANNER", certificate_names = ["scanner", "scanner.example.org"] }},
+]
+users = [
+  {{ name = "reader" }},
+  {{ name = "sender", passcode_file = "{passcode}" }},
 ]
 [listeners.dimse.tls]
 revocations = "{revocation_list(hospital)}"
@@ -250,3 +259,48 @@ def test_a_revoked_certificate_gets_no_association_from_when_the_list_says_so(
     assert "tls.not_read_again" in node.log()
     revocation_list(hospital)
     assert echoscu_status(node, scanner) == 0
+
+
+@pytest.mark.parametrize(
+    ("shown", "accepted"),
+    [
+        ((1, "reader", ""), True),
+        ((2, "reader", "whatever"), True),
+        ((2, "sender", PASSCODE), True),
+        ((2, "sender", "wrong staple"), False),
+        ((1, "sender", ""), False),
+        ((1, "nobody", ""), False),
+        ((3, "reader", ""), False),
+        ((4, "reader", ""), False),
+        ((5, "reader", ""), False),
+    ],
+)
+def test_user_identities_are_those_of_the_settings(
+    shown: tuple[int, str, str], accepted: bool, node: GuardedNode, scanner: Papers
+) -> None:
+    """T10, NET-15, NET-10: (2, 2, 1), and no passcode in the log."""
+    kind, name, passcode = shown
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type = kind
+    identity.primary_field = name.encode()
+    if kind == 2:
+        identity.secondary_field = passcode.encode()
+    context = ssl.create_default_context(cafile=str(scanner.authority))
+    context.load_cert_chain(scanner.certificate, scanner.key)
+    entity = AE("ECHOSCU")
+    entity.add_requested_context("1.2.840.10008.1.1")
+    association = entity.associate(
+        "127.0.0.1", node.port, ae_title="WETREAD", ext_neg=[identity],
+        tls_args=(context, "127.0.0.1"),
+    )  # fmt: skip
+    try:
+        assert association.is_established is accepted
+        if not accepted:
+            answer = association.acceptor.primitive
+            assert answer is not None
+            assert (answer.result, answer.result_source, answer.diagnostic) == (2, 2, 1)
+    finally:
+        if association.is_established:
+            association.release()
+    assert PASSCODE not in node.log()
+    assert "wrong staple" not in node.log()
