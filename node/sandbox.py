@@ -107,6 +107,7 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._lock = threading.Lock()
+        self._closed = False
 
     def call(
         self,
@@ -124,6 +125,8 @@ class Sandbox:
         """
         call = _Call(deadlines=deadlines, watch=watch or Watch())
         with self._lock:
+            if self._closed:
+                raise SandboxCancelled("the sandbox was closed")
             process = self._alive()
             try:
                 self._send(process, {"operation": operation, "request": dict(request)})
@@ -135,14 +138,21 @@ class Sandbox:
                 raise
 
     def close(self) -> None:
-        """End the child: ask first, kill its process group after a grace time."""
+        """End the child, for good: ask first, kill its process group after a grace time.
+
+        A call under way in another thread ends with the child. Only that thread closes the pipe it
+        reads: closed under it, the pipe would never end, and its number might be another file's.
+        """
+        self._closed = True
         process = self._process
-        if process is None or process.stdin is None:
-            return
-        process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(EXIT_GRACE_SECONDS)
-        self._kill()
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(EXIT_GRACE_SECONDS)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        with self._lock:
+            self._kill()
 
     @property
     def pid(self) -> int | None:
@@ -170,7 +180,7 @@ class Sandbox:
         try:
             process.stdin.write(json.dumps(message).encode() + b"\n")
             process.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # its end of the pipe, or ours, is closed
             raise SandboxCrash("the process ended before it took the work") from error
 
     def _answer(self, process: subprocess.Popen[bytes], call: _Call) -> Mapping[str, JsonValue]:

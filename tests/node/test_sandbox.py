@@ -22,6 +22,7 @@ from node.sandbox import (
     SandboxCancelled,
     SandboxCrash,
     SandboxDeadline,
+    SandboxError,
     SandboxFailed,
     Watch,
 )
@@ -176,3 +177,27 @@ def test_child_ends_when_its_parent_is_killed(fifo: Path) -> None:
 )
 def test_a_full_disk_is_no_fault_of_the_job(error: Exception, kind: str) -> None:
     assert sandbox_main._kind(error) == kind
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02, 0.1, 0.5, 1.5])
+def test_closing_ends_a_call_in_another_thread(pause: float, fifo: Path) -> None:
+    """A pipe closed under its reader never ends: the call would wait for its deadline."""
+    box = Sandbox(memory_mib=4096)
+    ended: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            box.call("read_values", question(fifo), deadlines=PATIENT)
+        except SandboxError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(pause)
+    box.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(ended) == 1
+    assert box.pid is None
+    with pytest.raises(SandboxCancelled):
+        box.call("read_values", question(fifo), deadlines=PATIENT)
