@@ -58,8 +58,9 @@ class TlsSettings(BaseModel):
     authorities: Path = Field(description="PEM file with the authorities that vouch for senders.")
     revocations: Path | None = Field(
         None,
-        description="PEM file with the authorities' revocation lists; a sender whose certificate "
-        "is on one, or whose authority has none in force, is refused. Without it: no check.",
+        description="PEM file with the authorities' revocation lists, one for each authority of a "
+        "sender's chain; a sender is refused if a certificate of its chain is on one, and if one "
+        "is missing or has expired. Without it: no check.",
     )
     require_client_certificate: bool = Field(
         True, description="Refuse senders without a certificate."
@@ -103,8 +104,8 @@ class DimseListenerSettings(PluginSettings):
     tls: TlsSettings | None = Field(None, description="Accept TLS only; without it: plain TCP.")
     users: tuple[User, ...] = Field(
         (),
-        description="User identities; a sender that shows another is refused. Without any, names "
-        "and passcodes are passed over. Kerberos, SAML and JWT are always refused.",
+        description="User identities; a sender that shows another or none is refused. Without any, "
+        "names and passcodes are passed over. Kerberos, SAML and JWT are always refused.",
     )
     grace_seconds: PositiveFloat = Field(
         20.0, description="Time for associations in flight when the node stops, in seconds."

@@ -68,7 +68,7 @@ class ServerContext:
             context.load_verify_locations(tls.authorities)
             if tls.revocations is not None:
                 context.load_verify_locations(tls.revocations)
-                context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+                context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         except (OSError, ssl.SSLError) as error:
             raise ListenerError(
                 "listeners.dimse.tls: a certificate, key, authority or revocation list cannot be"

@@ -48,12 +48,14 @@ SPARE_CONNECTIONS: Final = 10
 APPLICATION_CONTEXT_UNKNOWN: Final = (1, 1, 2)
 CALLING_AE_UNKNOWN: Final = (1, 1, 3)
 CALLED_AE_UNKNOWN: Final = (1, 1, 7)
+NO_USER_IDENTITY: Final = (2, 2, 1)
 LOCAL_LIMIT: Final = (2, 3, 2)
 REASONS: Final = {
     APPLICATION_CONTEXT_UNKNOWN: "its application context is not DICOM's",
     CALLING_AE_UNKNOWN: "calling AE title, with its address and the names in its certificate, is "
     "not among listeners.dimse.peers",
     CALLED_AE_UNKNOWN: "called AE title is not among listeners.dimse.ae_titles",
+    NO_USER_IDENTITY: "it shows no user identity, and listeners.dimse.users asks for one",
     LOCAL_LIMIT: "no association is free but for urgent senders (listeners.dimse)",
 }
 
@@ -214,10 +216,11 @@ class DimseListener(Listener[DimseListenerSettings]):
         peer = self._peer(association)
         if peer is None and not self._settings.allow_any_peer:
             return CALLING_AE_UNKNOWN
+        if self._settings.users and association.requestor.user_identity is None:
+            return NO_USER_IDENTITY
         free = self._settings.max_associations - len(self._associations())
-        if free <= self._settings.kept_for_urgent and not (peer is not None and peer.urgent):
-            return LOCAL_LIMIT
-        return None
+        kept = 0 if peer is not None and peer.urgent else self._settings.kept_for_urgent
+        return LOCAL_LIMIT if free <= kept else None
 
     def _peer(self, association: Association) -> Peer | None:
         """Return who this is, by AE title, address and certificate, if it is among the peers."""

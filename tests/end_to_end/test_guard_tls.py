@@ -8,74 +8,27 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from pynetdicom import AE
+from pynetdicom.pdu_primitives import _UI as UserInformation
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from tests.end_to_end.guarded import GUARD, GuardedNode
+from tests.end_to_end.papers import (
+    Papers,
+    authority,
+    intermediate,
+    issued,
+    issued_for_later,
+    revocation_list,
+)
 from tests.end_to_end.pdus import ASSOCIATE_AC, associate_rq
 from tests.end_to_end.processes import wait_until
 from tests.end_to_end.requestor import Requestor
 
 PASSCODE = "correct horse"
 SILENT = int(GUARD["max_associations_per_address"]) - 2
-
-
-@dataclass(frozen=True)
-class Papers:
-    """A certificate, its key, and the authority that signed it."""
-
-    certificate: Path
-    key: Path
-    authority: Path
-
-
-def openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-
-def authority(folder: Path) -> Papers:
-    """Make an authority that signs itself."""
-    folder.mkdir(parents=True)
-    key, certificate = folder / "ca.key", folder / "ca.pem"
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tests",
-            "-keyout", key, "-out", certificate)  # fmt: skip
-    return Papers(certificate, key, certificate)
-
-
-def issued(by: Papers, name: str, *, days: int = 2) -> Papers:
-    """Let an authority sign a certificate for 127.0.0.1."""
-    folder = by.key.parent
-    key, request, certificate = (folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
-            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", request)  # fmt: skip
-    openssl("x509", "-req", "-in", request, "-CA", by.certificate, "-CAkey", by.key,
-            "-CAcreateserial", "-days", str(days), "-copy_extensions", "copy",
-            "-out", certificate)  # fmt: skip
-    return Papers(certificate, key, by.certificate)
-
-
-def revocation_list(by: Papers, *revoked: Papers) -> Path:
-    """Let an authority revoke certificates; return its list, which also is in force without any."""
-    folder = by.key.parent
-    settings, index, number = (folder / name for name in ("ca.conf", "index.txt", "crlnumber"))
-    settings.write_text(
-        f"[ca]\ndefault_ca = own\n[own]\ndatabase = {index}\ncrlnumber = {number}\n"
-        "default_md = sha256\ndefault_crl_days = 2\n"
-    )
-    index.touch()
-    if not number.exists():
-        number.write_text("01\n")
-    signing = ("-config", settings, "-keyfile", by.key, "-cert", by.certificate)
-    for papers in revoked:
-        openssl("ca", *signing, "-revoke", papers.certificate)
-    made, found = folder / "crl.new", folder / "crl.pem"
-    openssl("ca", *signing, "-gencrl", "-out", made)
-    made.replace(found)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -88,31 +41,46 @@ def scanner(hospital: Papers) -> Papers:
     return issued(hospital, "scanner")
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, hospital: Papers) -> Iterator[GuardedNode]:
+def tls_table(hospital: Papers) -> str:
     own = issued(hospital, "node")
-    passcode = hospital.key.parent / "passcode"
-    passcode.write_text(PASSCODE + "\n")
-    settings = f"""peers = [
-  {{ ae_title = "ECHOSCU" }},
-  {{ ae_title = "FUZZ" }},
-  {{ ae_title = "SCANNER", certificate_names = ["scanner", "scanner.example.org"] }},
-]
-users = [
-  {{ name = "reader" }},
-  {{ name = "sender", passcode_file = "{passcode}" }},
-]
-[listeners.dimse.tls]
+    return f"""[listeners.dimse.tls]
 revocations = "{revocation_list(hospital)}"
 certificate = "{own.certificate}"
 key = "{own.key}"
 authorities = "{own.authority}"
 """
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, hospital: Papers) -> Iterator[GuardedNode]:
+    settings = f"""peers = [
+  {{ ae_title = "ECHOSCU" }},
+  {{ ae_title = "FUZZ" }},
+  {{ ae_title = "SCANNER", certificate_names = ["scanner", "scanner.example.org"] }},
+]
+{tls_table(hospital)}"""
     folder = tmp_path_factory.mktemp("tls") / "node"
     running = GuardedNode(folder=folder, peers=settings)
     with running:
         wait_until(lambda: "engine.verified" in running.log(), "the engine is verified")
         yield running
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GuardedNode, Papers]]:
+    """Start a node that asks every sender for a user identity; return papers that it takes."""
+    hospital = authority(tmp_path_factory.mktemp("papers") / "hospital")
+    passcode = hospital.key.parent / "passcode"
+    passcode.write_text(PASSCODE + "\n")
+    settings = f"""peers = [ {{ ae_title = "ECHOSCU" }} ]
+users = [
+  {{ name = "reader" }},
+  {{ name = "sender", passcode_file = "{passcode}" }},
+]
+{tls_table(hospital)}"""
+    running = GuardedNode(folder=tmp_path_factory.mktemp("tls") / "node", peers=settings)
+    with running:
+        yield running, issued(hospital, "scanner")
 
 
 def echoscu_status(node: GuardedNode, papers: Papers, calling: str = "ECHOSCU") -> int:
@@ -266,9 +234,74 @@ def test_a_revoked_certificate_gets_no_association_from_when_the_list_says_so(
     assert echoscu_status(node, scanner) == 0
 
 
+def test_a_certificate_that_is_not_valid_yet_gets_no_association(
+    node: GuardedNode, hospital: Papers
+) -> None:
+    """T07."""
+    early = issued_for_later(hospital, "early")
+    assert echoscu_status(node, early) != 0
+    wait_for_line(node, "certificate is not yet valid")
+
+
+def test_a_revocation_list_that_has_expired_refuses_every_sender(
+    node: GuardedNode, hospital: Papers, scanner: Papers
+) -> None:
+    """T07: who is on the list that should have come by now, nobody knows."""
+    revocation_list(hospital, seconds=1)
+    time.sleep(2.1)
+    try:
+        assert echoscu_status(node, scanner) != 0
+        wait_for_line(node, "CRL has expired")
+    finally:
+        revocation_list(hospital)
+    assert echoscu_status(node, scanner) == 0
+
+
+def test_an_authority_that_was_revoked_vouches_for_nobody(
+    node: GuardedNode, hospital: Papers
+) -> None:
+    """T07: the lists of the whole chain are looked at."""
+    department = intermediate(hospital)
+    scanner = issued(department, "theirs")
+    context = ssl.create_default_context(cafile=str(hospital.authority))
+    chain = scanner.key.with_suffix(".chain")
+    chain.write_text(scanner.certificate.read_text() + department.certificate.read_text())
+    context.load_cert_chain(chain, scanner.key)
+
+    def is_let_in() -> bool:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=20) as plain:
+            return let_in(context, plain)
+
+    of_department = revocation_list(department).read_text()
+    found = revocation_list(hospital)
+    found.write_text(found.read_text() + of_department)
+    try:
+        assert is_let_in()
+        revocation_list(hospital, department)
+        found.write_text(found.read_text() + of_department)
+        assert not is_let_in()
+        wait_for_line(node, "certificate revoked")
+    finally:
+        revocation_list(hospital)
+
+
+def identities(shown: tuple[int, str, str] | None) -> list[UserInformation]:
+    """Return the extended negotiation of a user identity, of none if there is none to show."""
+    if shown is None:
+        return []
+    kind, name, passcode = shown
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type = kind
+    identity.primary_field = name.encode()
+    if kind == 2:
+        identity.secondary_field = passcode.encode()
+    return [identity]
+
+
 @pytest.mark.parametrize(
     ("shown", "accepted"),
     [
+        (None, False),
         ((1, "reader", ""), True),
         ((2, "reader", "whatever"), True),
         ((2, "sender", PASSCODE), True),
@@ -281,21 +314,16 @@ def test_a_revoked_certificate_gets_no_association_from_when_the_list_says_so(
     ],
 )
 def test_user_identities_are_those_of_the_settings(
-    shown: tuple[int, str, str], accepted: bool, node: GuardedNode, scanner: Papers
+    shown: tuple[int, str, str] | None, accepted: bool, asking: tuple[GuardedNode, Papers]
 ) -> None:
-    """T10, NET-15, NET-10: (2, 2, 1), and no passcode in the log."""
-    kind, name, passcode = shown
-    identity = UserIdentityNegotiation()
-    identity.user_identity_type = kind
-    identity.primary_field = name.encode()
-    if kind == 2:
-        identity.secondary_field = passcode.encode()
+    """T10, NET-15, NET-10: (2, 2, 1), also for who shows none, and no passcode in the log."""
+    node, scanner = asking
     context = ssl.create_default_context(cafile=str(scanner.authority))
     context.load_cert_chain(scanner.certificate, scanner.key)
     entity = AE("ECHOSCU")
     entity.add_requested_context("1.2.840.10008.1.1")
     association = entity.associate(
-        "127.0.0.1", node.port, ae_title="WETREAD", ext_neg=[identity],
+        "127.0.0.1", node.port, ae_title="WETREAD", ext_neg=identities(shown),
         tls_args=(context, "127.0.0.1"),
     )  # fmt: skip
     try:
