@@ -84,3 +84,27 @@ def border(labels: LabelArray) -> npt.NDArray[np.int32]:
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     found = np.unique(edge)
     return found[found > 0]
+
+
+def largest_components(mask: BoolArray, count: int) -> BoolArray:
+    """Return the part of a mask that lies in its `count` largest components."""
+    kept = np.zeros_like(mask)
+    if not mask.any():
+        return kept
+    box = bounding_box(mask)
+    labels, found = label(mask[box])
+    order = np.argsort(-sizes(labels, found), kind="stable")
+    best = np.zeros(found + 1, np.bool_)
+    best[order[:count]] = True
+    best[0] = False
+    kept[box] = best[labels]
+    return kept
+
+
+def filled(mask: BoolArray) -> BoolArray:
+    """Return a mask with its holes filled: what no path from face to face leads out of."""
+    out = mask.copy()
+    if mask.any():
+        box = bounding_box(mask)
+        out[box] = ndimage.binary_fill_holes(mask[box])
+    return out

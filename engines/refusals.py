@@ -57,6 +57,7 @@ class Reason(StrEnum):
     PIXELS_TOO_LARGE = "PIXEL_SIZE"
     MATRIX_TOO_SMALL = "SMALL_MATRIX"
     NO_BODY = "NO_BODY"
+    IMPLAUSIBLE = "IMPLAUSIBLE"
 
 
 MEANINGS: Final[Mapping[Reason, str]] = {
@@ -97,6 +98,7 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.PIXELS_TOO_LARGE: "Pixels too large",
     Reason.MATRIX_TOO_SMALL: "Images too small",
     Reason.NO_BODY: "No part of the body found in the images",
+    Reason.IMPLAUSIBLE: "Result of the engine not plausible",
 }
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from engines.base import Array, Arrays, Session, Task, Work
 from engines.body import Body, BodyRule, find_body
-from engines.components import dilate, small_components
+from engines.components import dilate
 from engines.errors import InferenceError, ModelInvalidError
-from engines.findings import Analysis, Code, Measurement, Outcome, Segment
+from engines.findings import Analysis, Outcome, Segment
 from engines.images import BoolArray, Volume, VoxelArray
 from engines.manifest import (
-    CodedConcept,
-    Colour,
     EnginePackage,
     Finite,
     Name,
@@ -27,17 +26,15 @@ from engines.manifest import (
     Table,
     TaskSettings,
 )
+from engines.measuring import measure
+from engines.networks import label_volume
+from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError, refuse
+from engines.resampling import Lattice, lattice_of
+from engines.segments import SegmentSettings, check_plausible, tidy
 from engines.series import Series, load_volume, read_series, stack_series
 from engines.suitability import unfit_grid, unfit_series
 
-VOLUME: Final = Code("118565006", "SCT", "Volume")
-AREA: Final = Code("42798000", "SCT", "Area")
-ATTENUATION: Final = Code("112031", "DCM", "Attenuation Coefficient")
-MEAN: Final = Code("373098007", "SCT", "Mean")
-MILLILITRE: Final = Code("ml", "UCUM", "milliliter")
-SQUARE_CENTIMETRE: Final = Code("cm2", "UCUM", "square centimeter")
-HOUNSFIELD_UNIT: Final = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 LEFT_OUT_SHARE: Final = 0.03
 
 LabelArray = npt.NDArray[np.uint8]
@@ -69,36 +66,34 @@ class BodySettings(Table):
     not_on_surface: Name | None = None
 
 
-class SegmentSettings(Table):
-    """One label. Components smaller than `smallest_ml` become the segment `otherwise`."""
-
-    key: Name
-    value: Annotated[int, Field(ge=1, le=255)]
-    label: Annotated[str, StringConstraints(min_length=2, max_length=64)]
-    category: CodedConcept
-    type: CodedConcept
-    colour: tuple[Colour, Colour, Colour]
-    smallest_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    otherwise: Name | None = None
-
-
 class SegmentationSettings(TaskSettings):
     """The table `[segmentation]` of an engine package.
 
-    Values below `lowest` are no patient, whatever the header says. `fill` takes the place of what
-    is no patient before the model sees it. `slices_at_once` bounds what the model is handed.
+    `recipe` says how a net is run. Without it the model labels slices in the source's own lattice:
+    values below `lowest` are no patient, whatever the header says, `fill` takes the place of what
+    is no patient before the model sees it, and `slices_at_once` bounds what it is handed.
     `area_slice` names the segment on whose largest cross-section areas are measured.
     `limits` are sentences that stand beside every result.
     """
 
-    model: ModelNames
-    lowest: Finite
-    fill: Finite
-    slices_at_once: Annotated[int, Field(ge=1, le=1024)]
-    area_slice: Name
+    recipe: Recipe | None = None
+    model: ModelNames | None = None
+    lowest: Finite | None = None
+    fill: Finite | None = None
+    slices_at_once: Annotated[int, Field(ge=1, le=1024)] = 8
+    area_slice: Name | None = None
     body: BodySettings | None = None
     segments: Annotated[tuple[SegmentSettings, ...], Field(min_length=1)]
     limits: tuple[Sentence, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_one_way(self) -> SegmentationSettings:
+        direct = (self.model, self.lowest, self.fill)
+        if self.recipe is None and any(item is None for item in direct):
+            raise ValueError("without a recipe it needs model, lowest and fill")
+        if self.recipe is not None and any(item is not None for item in (*direct, self.body)):
+            raise ValueError("a recipe takes the place of model, lowest, fill and body")
+        return self
 
     @model_validator(mode="after")
     def _refers_to_its_segments(self) -> SegmentationSettings:
@@ -106,7 +101,9 @@ class SegmentationSettings(TaskSettings):
         values = [segment.value for segment in self.segments]
         if len(set(keys)) != len(keys) or len(set(values)) != len(values):
             raise ValueError("two segments share a key or a value")
-        named = {self.area_slice, *(s.otherwise for s in self.segments if s.otherwise)}
+        named = {s.otherwise for s in self.segments if s.otherwise}
+        if self.area_slice is not None:
+            named.add(self.area_slice)
         if self.body is not None and self.body.not_on_surface is not None:
             named.add(self.body.not_on_surface)
         unknown = sorted(named - set(keys))
@@ -168,12 +165,10 @@ class Segmentation(Task):
         """
         settings = _settings(package)
         voxels = inputs["voxels"].astype(np.int16)
-        spacing = inputs["spacing"].astype(np.float64)
+        between, rows, columns = (float(mm) for mm in inputs["spacing"])
         valid = np.ones(voxels.shape, np.bool_)
-        labelled = _labels(
-            voxels, valid, (float(spacing[0]), float(spacing[1]), float(spacing[2])), settings,
-            session,
-        )  # fmt: skip
+        lattice = _axial(voxels, (between, rows, columns))
+        labelled = _labels(voxels, valid, lattice, settings, session)
         masks = [labelled.labels == segment.value for segment in settings.segments]
         return {
             "labels": labelled.labels,
@@ -191,23 +186,52 @@ def _settings(package: EnginePackage) -> SegmentationSettings:
 
 
 def _label(volume: Volume, settings: SegmentationSettings, session: Session) -> _Labelled:
-    valid = volume.valid & (volume.voxels >= settings.lowest)
-    between, rows, columns = volume.grid.spacing
-    return _labels(volume.voxels, valid, (between or 0.0, rows, columns), settings, session)
+    valid = volume.valid
+    if settings.lowest is not None:
+        valid = valid & (volume.voxels >= settings.lowest)
+    return _labels(volume.voxels, valid, lattice_of(volume.grid), settings, session)
+
+
+def _axial(voxels: VoxelArray, spacing: tuple[float, float, float]) -> Lattice:
+    """Return the lattice of axial slices from the feet up, rows from right to left."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *spacing, 1.0
+    slices, rows, columns = voxels.shape
+    return Lattice(shape=(slices, rows, columns), affine=affine)
 
 
 def _labels(
+    voxels: VoxelArray,
+    valid: BoolArray,
+    lattice: Lattice,
+    settings: SegmentationSettings,
+    session: Session,
+) -> _Labelled:
+    """Label voxels, tidy up each segment, and ask whether the volumes can be true.
+
+    Raises:
+        SeriesRefusedError: no body was found, or a volume is not plausible.
+    """
+    if settings.recipe is None:
+        labelled = _direct(voxels, valid, lattice.spacing, settings, session)
+    else:
+        labels = label_volume(voxels, valid, lattice, settings.recipe, session)
+        labels[~valid] = 0
+        labelled = _Labelled(labels=labels, body=None)
+    voxel_ml = math.prod(lattice.spacing) / 1000.0
+    tidy(labelled.labels, voxel_ml, settings.segments)
+    check_plausible(labelled.labels, voxel_ml, settings.segments)
+    return labelled
+
+
+def _direct(
     voxels: VoxelArray,
     valid: BoolArray,
     spacing: tuple[float, float, float],
     settings: SegmentationSettings,
     session: Session,
 ) -> _Labelled:
-    """Label voxels within the body, and give small components to their neighbours.
-
-    Raises:
-        SeriesRefusedError: no body was found.
-    """
+    """Label slices in their own lattice, within the body if the package says so."""
     body = None
     inside = valid
     if settings.body is not None:
@@ -222,7 +246,6 @@ def _labels(
         labels[part] = np.where(inside[part], found, 0)
     if body is not None:
         _bare_surface(labels, inside, valid, settings)
-    _give_away_small_components(labels, spacing, settings)
     return _Labelled(labels=labels, body=body)
 
 
@@ -240,6 +263,8 @@ def _infer(
     voxels: VoxelArray, valid: BoolArray, settings: SegmentationSettings, session: Session
 ) -> LabelArray:
     names = settings.model
+    if names is None or settings.fill is None:
+        raise ModelInvalidError("the package names no inputs and outputs of the model")
     image = np.where(valid, voxels, settings.fill).astype(np.float32)[:, None]
     outputs = session.run({names.image: image, names.valid: valid.astype(np.float32)[:, None]})
     if names.labels not in outputs:
@@ -264,27 +289,16 @@ def _bare_surface(
     labels[surface] = 0
 
 
-def _give_away_small_components(
-    labels: LabelArray, spacing: tuple[float, float, float], settings: SegmentationSettings
-) -> None:
-    """Apply `smallest_ml` in place. A single slice counts as 1 mm thick."""
-    values = {segment.key: segment.value for segment in settings.segments}
-    voxel_ml = (spacing[0] or 1.0) * spacing[1] * spacing[2] / 1000.0
-    for segment in settings.segments:
-        smallest = int(np.ceil(segment.smallest_ml / voxel_ml))
-        if smallest > 1:
-            small = small_components(labels == segment.value, smallest)
-            labels[small] = values[segment.otherwise] if segment.otherwise else 0
-
-
-def _area_slice(labels: LabelArray, settings: SegmentationSettings) -> int:
+def _area_slice(labels: LabelArray, settings: SegmentationSettings) -> int | None:
     """Return the slice on which the named segment has its largest cross-section."""
+    if settings.area_slice is None:
+        return None
     value = next(s.value for s in settings.segments if s.key == settings.area_slice)
     return int(np.argmax([np.count_nonzero(plane == value) for plane in labels]))
 
 
 def _segments(
-    volume: Volume, labels: LabelArray, settings: SegmentationSettings, slice_index: int
+    volume: Volume, labels: LabelArray, settings: SegmentationSettings, slice_index: int | None
 ) -> Iterator[Segment]:
     for segment in settings.segments:
         mask = labels == segment.value
@@ -295,34 +309,11 @@ def _segments(
             label=segment.label,
             category=segment.category.code(),
             type=segment.type.code(),
+            region=segment.region.code() if segment.region else None,
+            laterality=segment.laterality.code() if segment.laterality else None,
             colour=segment.colour,
             mask=mask,
-            measurements=tuple(_measure(volume, mask, slice_index)),
-        )
-
-
-def _measure(volume: Volume, mask: BoolArray, slice_index: int) -> Iterator[Measurement]:
-    """Measure one segment: volume where slices have a distance, mean HU, area on one slice."""
-    voxel_ml = volume.grid.voxel_volume_ml
-    if voxel_ml is not None:
-        yield Measurement(
-            name=VOLUME, value=int(np.count_nonzero(mask)) * voxel_ml, unit=MILLILITRE
-        )
-    if volume.unit == "HU":
-        yield Measurement(
-            name=ATTENUATION,
-            value=float(np.mean(volume.voxels, dtype=np.float64, where=mask)),
-            unit=HOUNSFIELD_UNIT,
-            derivation=MEAN,
-        )
-    _, rows, columns = volume.grid.spacing
-    pixels = int(np.count_nonzero(mask[slice_index]))
-    if pixels:
-        yield Measurement(
-            name=AREA,
-            value=pixels * rows * columns / 100.0,
-            unit=SQUARE_CENTIMETRE,
-            slice_index=slice_index,
+            measurements=tuple(measure(volume, mask, slice_index)),
         )
 
 

@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from engines.components import bounding_box, dilate, erode, label, sizes, small_components
+from engines.components import (
+    bounding_box,
+    dilate,
+    erode,
+    filled,
+    label,
+    largest_components,
+    sizes,
+    small_components,
+)
 from engines.images import BoolArray
 
 MASKS = arrays(np.bool_, st.tuples(*(st.integers(1, 9) for _ in range(3))))
@@ -42,3 +51,18 @@ def test_the_bounding_box_holds_the_mask_and_no_empty_plane_at_its_sides() -> No
     mask[2, 3:5, 6] = True
     mask[4, 3, 1] = True
     assert bounding_box(mask) == (slice(2, 5), slice(3, 5), slice(1, 7))
+
+
+def test_the_largest_components_stay_and_holes_are_filled() -> None:
+    mask = np.zeros((3, 12, 12), np.bool_)
+    mask[0:3, 0:5, 0:5] = True
+    mask[1, 2, 2] = False
+    mask[0, 8:11, 8:11] = True
+    mask[2, 11, 0] = True
+    kept = largest_components(mask, 2)
+    assert kept.sum() == 74 + 9
+    assert not kept[2, 11, 0]
+    assert largest_components(mask, 9).sum() == mask.sum()
+    assert filled(kept)[1, 2, 2]
+    assert filled(kept).sum() == kept.sum() + 1
+    assert not largest_components(np.zeros((2, 2, 2), np.bool_), 1).any()

@@ -1,0 +1,131 @@
+"""Runs a net on an image in the pattern of its recipe; scores become labels slab by slab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from engines.base import Session
+from engines.errors import InferenceError, ModelInvalidError
+from engines.images import BoolArray, VoxelArray
+from engines.preprocessing import prepare
+from engines.recipe import Inference, Recipe
+from engines.resampling import Labels, Lattice, Values, labels_back, resample
+from engines.windows import Predict, Slab, blended, gaussian_weights, mirrored
+
+MOST_CLASSES: Final = 256
+
+
+def label_volume(
+    voxels: VoxelArray, valid: BoolArray, source: Lattice, recipe: Recipe, session: Session
+) -> Labels:
+    """Label voxels [slice, row, column] on their own lattice; uint8 of the same shape.
+
+    Raises:
+        ModelInvalidError, InferenceError: what the net takes or gives is not what the recipe says.
+    """
+    image = prepare(voxels, valid, source, recipe.preprocessing)
+    labels = np.zeros(image.values.shape, np.uint8)
+    for first, scores in run_slabs(image.values, recipe.inference, session):
+        labels[first : first + scores.shape[1]] = decide(scores, recipe.inference)
+    return labels_back(labels, image.lattice, source)
+
+
+def run_slabs(values: Values, inference: Inference, session: Session) -> Iterator[Slab]:
+    """Yield scores [class, 0, 1, 2] of an image float32 [0, 1, 2], activated, slab by slab."""
+    if inference.pattern == "slices":
+        slabs = _slices(values, inference, session)
+    elif inference.window is None:
+        predict = mirrored(_predict(inference, session), inference.mirror)
+        slabs = iter([(0, predict(values))])
+    else:
+        slabs = _windows(values, inference, session)
+    for first, scores in slabs:
+        yield first, activated(scores, inference.activation)
+
+
+def activated(scores: Values, activation: str) -> Values:
+    """Apply sigmoid, or softmax over axis 0, or nothing."""
+    if activation == "sigmoid":
+        with np.errstate(over="ignore"):
+            found: Values = np.float32(1) / (np.float32(1) + np.exp(-scores))
+            return found
+    if activation == "softmax":
+        powers = np.exp(scores - scores.max(axis=0))
+        shares: Values = powers / powers.sum(axis=0)
+        return shares
+    return scores
+
+
+def decide(scores: Values, inference: Inference) -> Labels:
+    """Make labels of scores [class, ...].
+
+    `argmax`: the class itself, so class 0 is nothing. `threshold`: one more than the class with
+    the highest score, where that is above the threshold.
+    """
+    found: Labels = scores.argmax(axis=0).astype(np.uint8)
+    if inference.decision == "argmax":
+        return found
+    above: Labels = np.where(scores.max(axis=0) > inference.threshold, found + np.uint8(1), 0)
+    return above.astype(np.uint8)
+
+
+def _slices(values: Values, inference: Inference, session: Session) -> Iterator[Slab]:
+    """Run slices as a batch; what the batch has on axis 0 moves behind the classes."""
+
+    def run(part: Values) -> Values:
+        found: Values = np.moveaxis(_run(part[:, None], part.shape, inference, session), 1, 0)
+        return found
+
+    predict = mirrored(run, inference.mirror)
+    for first in range(0, len(values), inference.slices_at_once):
+        yield first, predict(values[first : first + inference.slices_at_once])
+
+
+def _windows(values: Values, inference: Inference, session: Session) -> Iterator[Slab]:
+    window = inference.window
+    if window is None:
+        raise ModelInvalidError("the recipe has no window")
+    shape = values.shape
+    grown = tuple(max(n, w) for n, w in zip(shape, window, strict=True))
+    padded = values
+    if grown != shape:
+        source = Lattice(shape=(shape[0], shape[1], shape[2]), affine=np.eye(4))
+        target = Lattice(shape=(grown[0], grown[1], grown[2]), affine=np.eye(4))
+        padded = resample(values, source, target, "nearest", float(values.min()))
+    weights = np.ones(window, np.float32)
+    if inference.blend == "gaussian":
+        weights = gaussian_weights(window)
+    predict = mirrored(_predict(inference, session), inference.mirror)
+    for first, scores in blended(padded, window, inference.overlap, weights, predict):
+        kept = scores[:, : max(0, shape[0] - first), : shape[1], : shape[2]]
+        if kept.shape[1]:
+            yield first, kept
+
+
+def _predict(inference: Inference, session: Session) -> Predict:
+    def predict(values: Values) -> Values:
+        found: Values = _run(values[None, None], values.shape, inference, session)[0]
+        return found
+
+    return predict
+
+
+def _run(
+    tensor: Values, spatial: tuple[int, ...], inference: Inference, session: Session
+) -> Values:
+    """Run the net once and check what it gave: [batch, class, ...], finite, of the same size."""
+    outputs = session.run({inference.input: np.ascontiguousarray(tensor, np.float32)})
+    if inference.output not in outputs:
+        raise ModelInvalidError(f"the model has no output {inference.output!r}")
+    found = outputs[inference.output]
+    batch, sizes = len(tensor), tensor.shape[2:]
+    right = found.ndim == tensor.ndim and len(found) == batch and found.shape[2:] == sizes
+    if not right or found.dtype.kind != "f" or not 1 <= found.shape[1] <= MOST_CLASSES:
+        raise InferenceError(f"the model gave {found.dtype} {found.shape} for {spatial}")
+    values: Values = found.astype(np.float32, copy=False)
+    if not np.isfinite(values).all():
+        raise InferenceError("the model gave values that are not finite")
+    return values

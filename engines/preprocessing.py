@@ -1,0 +1,133 @@
+"""From the voxels of a series to the image a net wants, and the lattice it lies on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.components import bounding_box
+from engines.images import BoolArray, VoxelArray
+from engines.recipe import Clip, Intensity, Linear, Normalise, Preprocessing, Quantiles
+from engines.resampling import (
+    Lattice,
+    Values,
+    centred,
+    cut,
+    padded_to_multiple,
+    resample,
+    resized,
+    respaced,
+    turned,
+    upright,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Values float32 [0, 1, 2] as the net wants them, and where they lie."""
+
+    values: Values
+    lattice: Lattice
+
+
+def prepare(
+    voxels: VoxelArray, valid: BoolArray, source: Lattice, wanted: Preprocessing
+) -> Prepared:
+    """Carry voxels [slice, row, column] to the model's lattice and change their values."""
+    values = np.where(valid, voxels, np.float32(wanted.fill)).astype(np.float32)
+    fill = wanted.fill
+    if wanted.on == "source":
+        values = changed(values, wanted.intensity)
+        fill = float(values.min())
+    target = model_lattice(source, wanted)
+    values = resample(values, source, target, wanted.interpolation, fill)
+    if wanted.on == "model":
+        values = changed(values, wanted.intensity)
+    values, target = _cropped(values, target, wanted)
+    lattice = padded_to_multiple(target, wanted.multiple_of)
+    if lattice.shape != target.shape:
+        values = resample(values, target, lattice, "nearest", float(values.min()))
+    return Prepared(values=np.ascontiguousarray(values), lattice=lattice)
+
+
+def model_lattice(source: Lattice, wanted: Preprocessing) -> Lattice:
+    """Return the lattice that the image is resampled to, before it is cropped and padded."""
+    lattice = source
+    if wanted.orientation is not None and wanted.align == "patient":
+        lattice = upright(source, wanted.orientation, wanted.spacing)
+    elif wanted.orientation is not None:
+        lattice = turned(source, wanted.orientation)
+    if wanted.matrix is not None:
+        lattice = resized(lattice, (lattice.shape[0], *wanted.matrix))
+    elif wanted.spacing is not None and wanted.align == "nearest":
+        lattice = respaced(lattice, wanted.spacing)
+    return lattice if wanted.size is None else centred(lattice, wanted.size)
+
+
+def changed(values: Values, steps: Sequence[Intensity]) -> Values:
+    """Apply the steps of `intensity` in their order to values float32 [slice, row, column]."""
+    for step in steps:
+        values = _changed(values, step)
+    return values
+
+
+def _changed(values: Values, step: Intensity) -> Values:
+    match step:
+        case Clip():
+            return np.clip(values, np.float32(step.low), np.float32(step.high))
+        case Linear():
+            return (values - np.float32(step.subtract)) / np.float32(step.divide)
+        case Quantiles():
+            return _stretched(values, step)
+        case Normalise():
+            return _normalised(values, step)
+        case _:
+            assert_never(step)
+
+
+def _stretched(values: Values, step: Quantiles) -> Values:
+    """Apply `quantiles`; a flat image becomes 0."""
+    looked_at = _looked_at(values, nonzero=step.of == "nonzero")
+    low = 0.0 if step.low is None else float(np.quantile(looked_at, step.low))
+    width = float(np.quantile(looked_at, step.high)) - low
+    if width <= 0:
+        return np.zeros_like(values)
+    found: Values = (values - np.float32(low)) * np.float32(step.top / width)
+    return np.clip(found, 0, np.float32(step.top)) if step.clip else found
+
+
+def _normalised(values: Values, step: Normalise) -> Values:
+    if step.of == "slice":
+        return np.stack([_standard(plane, plane) for plane in values])
+    return _standard(values, _looked_at(values, nonzero=step.of == "nonzero"))
+
+
+def _standard(values: Values, looked_at: npt.NDArray[np.float32]) -> Values:
+    mean = np.mean(looked_at, dtype=np.float64)
+    deviation = float(np.std(looked_at, dtype=np.float64)) or 1.0
+    found: Values = ((values - mean) / deviation).astype(np.float32)
+    return found
+
+
+def _looked_at(values: Values, *, nonzero: bool) -> npt.NDArray[np.float32]:
+    chosen = values[values != 0] if nonzero else values
+    return chosen if chosen.size else values
+
+
+def _cropped(values: Values, lattice: Lattice, wanted: Preprocessing) -> tuple[Values, Lattice]:
+    if wanted.crop_above is None:
+        return values, lattice
+    mask = values > wanted.crop_above
+    if not mask.any():
+        return values, lattice
+    margin = wanted.crop_margin
+    box = tuple(
+        slice(max(0, part.start - margin), min(size, part.stop + margin))
+        for part, size in zip(bounding_box(mask), values.shape, strict=True)
+    )
+    part = values[box]
+    return part, cut(lattice, [edge.start for edge in box], part.shape)

@@ -1,0 +1,149 @@
+"""How a net wants its images, and how it is run on them: data in `engine.toml`, no code.
+
+A recipe says, in this order: on which lattice (orientation, spacing or matrix, size, padding),
+with which values (steps of `intensity`), in which pattern (whole, windows, slices), and how
+scores become labels (threshold or argmax).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from engines.manifest import Finite, Positive, Table
+from engines.resampling import directions
+
+Count: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+TensorName: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+def _oriented(text: str) -> str:
+    directions(text)
+    return text
+
+
+Orientation: TypeAlias = Annotated[str, AfterValidator(_oriented)]
+
+
+class Clip(Table):
+    """Hold values between `low` and `high`."""
+
+    step: Literal["clip"]
+    low: Finite
+    high: Finite
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Clip:
+        if self.low >= self.high:
+            raise ValueError("low is not below high")
+        return self
+
+
+class Linear(Table):
+    """Subtract, then divide."""
+
+    step: Literal["linear"]
+    subtract: Finite = 0.0
+    divide: Positive = 1.0
+
+
+class Quantiles(Table):
+    """Map the quantiles `low` and `high` of the values to 0 and `top`.
+
+    `low` absent: the value 0. `of` chooses which values are looked at. `clip` holds the result
+    between 0 and `top`.
+    """
+
+    step: Literal["quantiles"]
+    low: Share | None = None
+    high: Share
+    of: Literal["all", "nonzero"] = "all"
+    top: Positive = 1.0
+    clip: bool = False
+
+
+class Normalise(Table):
+    """Subtract the mean and divide by the standard deviation: of the volume, or of each slice."""
+
+    step: Literal["normalise"]
+    of: Literal["all", "nonzero", "slice"] = "all"
+
+
+Intensity: TypeAlias = Annotated[Clip | Linear | Quantiles | Normalise, Field(discriminator="step")]
+
+
+class Preprocessing(Table):
+    """The lattice and the values of the model's image.
+
+    `orientation` names where the array's axes 0, 1, 2 point in the patient; without it they stay
+    [slice, row, column]. `align` "patient" turns an oblique series upright, "nearest" reorders and
+    flips axes only. `spacing` in mm, or `matrix` in voxels over the same field of view, [rows,
+    columns] of each slice. `size` crops or pads around the middle, `multiple_of` pads. `fill`
+    takes the place of what was not imaged, in the unit of the series. `crop_above` cuts the image
+    to where its final values are above it, with `crop_margin` voxels around. `on` says whether
+    intensity is changed on the source's lattice or on the model's.
+    """
+
+    orientation: Orientation | None = None
+    align: Literal["nearest", "patient"] = "nearest"
+    spacing: tuple[Positive, Positive, Positive] | None = None
+    matrix: tuple[Count, Count] | None = None
+    size: tuple[Count, Count, Count] | None = None
+    multiple_of: tuple[Count, Count, Count] = (1, 1, 1)
+    interpolation: Literal["nearest", "linear", "cubic", "area"] = "linear"
+    fill: Finite = 0.0
+    intensity: tuple[Intensity, ...] = ()
+    on: Literal["model", "source"] = "model"
+    crop_above: Finite | None = None
+    crop_margin: Annotated[int, Field(ge=0, le=256)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Preprocessing:
+        if self.matrix is not None and (self.spacing is not None or self.orientation is not None):
+            raise ValueError("matrix is of the slices as they are: no spacing, no orientation")
+        if self.interpolation == "area" and self.matrix is None:
+            raise ValueError("area interpolation needs matrix")
+        if self.align == "patient" and self.orientation is None:
+            raise ValueError('align = "patient" needs an orientation')
+        return self
+
+
+class Inference(Table):
+    """How the net is run.
+
+    `whole`: once, on [1, 1, 0, 1, 2]. `windows`: on windows of that size, blended by a Gaussian or
+    evenly. `slices`: on [n, 1, 1, 2] along axis 0, at most `slices_at_once` at a time. `mirror`
+    names the axes along which mirrored images are averaged in. The output has the classes on
+    axis 1; `activation` is applied to it after blending.
+    """
+
+    input: TensorName
+    output: TensorName
+    pattern: Literal["whole", "windows", "slices"]
+    window: tuple[Count, Count, Count] | None = None
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    blend: Literal["gaussian", "even"] = "gaussian"
+    mirror: tuple[Literal[0, 1, 2], ...] = ()
+    slices_at_once: Annotated[int, Field(ge=1, le=1024)] = 8
+    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    decision: Literal["argmax", "threshold"]
+    threshold: Finite = 0.5
+
+    @model_validator(mode="after")
+    def _pattern_is_whole(self) -> Inference:
+        if (self.window is not None) != (self.pattern == "windows"):
+            raise ValueError('window belongs to pattern = "windows", and to no other')
+        if len(set(self.mirror)) != len(self.mirror):
+            raise ValueError("mirror names an axis twice")
+        if self.pattern == "slices" and 0 in self.mirror:
+            raise ValueError('with pattern = "slices" only the axes 1 and 2 can be mirrored')
+        return self
+
+
+class Recipe(Table):
+    """The table `recipe` of a task."""
+
+    preprocessing: Preprocessing
+    inference: Inference

@@ -1,0 +1,94 @@
+"""The labels of an engine: how each is coded, and what is done with its voxels afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, StringConstraints, model_validator
+
+from engines.components import filled, largest_components, small_components
+from engines.manifest import CodedConcept, Colour, Name, Table
+from engines.refusals import Reason, SeriesRefusedError
+
+LabelArray = npt.NDArray[np.uint8]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class SegmentSettings(Table):
+    """One label: how it is coded, and what is done with its voxels.
+
+    Only the `largest` components stay, then holes are filled, then components smaller than
+    `smallest_ml` become the segment `otherwise`. A volume outside `plausible_ml` (none counts as
+    0) is no result: the series is refused.
+    """
+
+    key: Name
+    value: Annotated[int, Field(ge=1, le=255)]
+    label: Annotated[str, StringConstraints(min_length=2, max_length=64)]
+    category: CodedConcept
+    type: CodedConcept
+    colour: tuple[Colour, Colour, Colour]
+    smallest_ml: Amount = 0.0
+    otherwise: Name | None = None
+    largest: Annotated[int, Field(ge=1)] | None = None
+    fill_holes: bool = False
+    region: CodedConcept | None = None
+    laterality: CodedConcept | None = None
+    plausible_ml: tuple[Amount, Amount] | None = None
+
+    @model_validator(mode="after")
+    def _plausible_is_a_range(self) -> SegmentSettings:
+        if self.plausible_ml is not None and self.plausible_ml[0] > self.plausible_ml[1]:
+            raise ValueError("plausible_ml: the first is above the second")
+        return self
+
+
+def tidy(labels: LabelArray, voxel_ml: float, segments: Sequence[SegmentSettings]) -> None:
+    """Apply `largest`, `fill_holes` and `smallest_ml` in place, to all segments in that order.
+
+    Args:
+        labels: uint8 [slice, row, column].
+        voxel_ml: volume of a voxel; a single slice counts as 1 mm thick where it does not say.
+        segments: whose values the labels are.
+    """
+    for segment in segments:
+        _keep_largest(labels, segment)
+    values = {segment.key: segment.value for segment in segments}
+    for segment in segments:
+        smallest = int(np.ceil(segment.smallest_ml / voxel_ml))
+        if smallest > 1:
+            small = small_components(labels == segment.value, smallest)
+            labels[small] = values[segment.otherwise] if segment.otherwise else 0
+
+
+def check_plausible(
+    labels: LabelArray, voxel_ml: float, segments: Sequence[SegmentSettings]
+) -> None:
+    """Hold back a result that cannot be true.
+
+    Raises:
+        SeriesRefusedError: a volume lies outside `plausible_ml`.
+    """
+    for segment in segments:
+        if segment.plausible_ml is None:
+            continue
+        low, high = segment.plausible_ml
+        volume = int(np.count_nonzero(labels == segment.value)) * voxel_ml
+        if not low <= volume <= high:
+            raise SeriesRefusedError(
+                Reason.IMPLAUSIBLE,
+                f"{segment.label} would have {volume:.4g} ml; {low:g} to {high:g} are plausible",
+            )
+
+
+def _keep_largest(labels: LabelArray, segment: SegmentSettings) -> None:
+    if segment.largest is None and not segment.fill_holes:
+        return
+    mask = labels == segment.value
+    kept = mask if segment.largest is None else largest_components(mask, segment.largest)
+    labels[mask & ~kept] = 0
+    if segment.fill_holes:
+        labels[filled(kept) & (labels == 0)] = segment.value
