@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engines.components import bounding_box
 from engines.images import BoolArray, VoxelArray
-from engines.recipe import Clip, Intensity, Linear, Normalise, Preprocessing, Quantiles
+from engines.recipe import Clip, Crop, Intensity, Linear, Normalise, Preprocessing, Quantiles
 from engines.resampling import (
     Lattice,
     Values,
@@ -41,13 +41,12 @@ def prepare(
     values = np.where(valid, voxels, np.float32(wanted.fill)).astype(np.float32)
     fill = wanted.fill
     if wanted.on == "source":
-        values = changed(values, wanted.intensity)
+        values, _ = changed(values, source, wanted.intensity)
         fill = float(values.min())
     target = model_lattice(source, wanted)
     values = resample(values, source, target, wanted.interpolation, fill)
     if wanted.on == "model":
-        values = changed(values, wanted.intensity)
-    values, target = _cropped(values, target, wanted)
+        values, target = changed(values, target, wanted.intensity)
     lattice = padded_to_multiple(target, wanted.multiple_of)
     if lattice.shape != target.shape:
         values = resample(values, target, lattice, "nearest", float(values.min()))
@@ -68,14 +67,17 @@ def model_lattice(source: Lattice, wanted: Preprocessing) -> Lattice:
     return lattice if wanted.size is None else centred(lattice, wanted.size)
 
 
-def changed(values: Values, steps: Sequence[Intensity]) -> Values:
-    """Apply the steps of `intensity` in their order to values float32 [slice, row, column]."""
+def changed(values: Values, lattice: Lattice, steps: Sequence[Intensity]) -> tuple[Values, Lattice]:
+    """Take the steps of `intensity` in their order on values float32 [0, 1, 2]."""
     for step in steps:
-        values = _changed(values, step)
-    return values
+        if isinstance(step, Crop):
+            values, lattice = _cropped(values, lattice, step)
+        else:
+            values = _changed(values, step)
+    return values, lattice
 
 
-def _changed(values: Values, step: Intensity) -> Values:
+def _changed(values: Values, step: Clip | Linear | Quantiles | Normalise) -> Values:
     match step:
         case Clip():
             return np.clip(values, np.float32(step.low), np.float32(step.high))
@@ -118,15 +120,12 @@ def _looked_at(values: Values, *, nonzero: bool) -> npt.NDArray[np.float32]:
     return chosen if chosen.size else values
 
 
-def _cropped(values: Values, lattice: Lattice, wanted: Preprocessing) -> tuple[Values, Lattice]:
-    if wanted.crop_above is None:
-        return values, lattice
-    mask = values > wanted.crop_above
+def _cropped(values: Values, lattice: Lattice, step: Crop) -> tuple[Values, Lattice]:
+    mask = values > step.above
     if not mask.any():
         return values, lattice
-    margin = wanted.crop_margin
     box = tuple(
-        slice(max(0, part.start - margin), min(size, part.stop + margin))
+        slice(max(0, part.start - step.margin), min(size, part.stop + step.margin))
         for part, size in zip(bounding_box(mask), values.shape, strict=True)
     )
     part = values[box]

@@ -71,7 +71,20 @@ class Normalise(Table):
     of: Literal["all", "nonzero", "slice"] = "all"
 
 
-Intensity: TypeAlias = Annotated[Clip | Linear | Quantiles | Normalise, Field(discriminator="step")]
+class Crop(Table):
+    """Cut the image to where its values are above `above`, with `margin` voxels around.
+
+    Steps after it see what is left only. An image without such a value stays whole.
+    """
+
+    step: Literal["crop"]
+    above: Finite
+    margin: Annotated[int, Field(ge=0, le=256)] = 0
+
+
+Intensity: TypeAlias = Annotated[
+    Clip | Linear | Quantiles | Normalise | Crop, Field(discriminator="step")
+]
 
 
 class Preprocessing(Table):
@@ -81,9 +94,8 @@ class Preprocessing(Table):
     [slice, row, column]. `align` "patient" turns an oblique series upright, "nearest" reorders and
     flips axes only. `spacing` in mm, or `matrix` in voxels over the same field of view, [rows,
     columns] of each slice. `size` crops or pads around the middle, `multiple_of` pads. `fill`
-    takes the place of what was not imaged, in the unit of the series. `crop_above` cuts the image
-    to where its final values are above it, with `crop_margin` voxels around. `on` says whether
-    intensity is changed on the source's lattice or on the model's.
+    takes the place of what was not imaged, in the unit of the series. `on` says whether the steps
+    of `intensity` are taken on the source's lattice or on the model's.
     """
 
     orientation: Orientation | None = None
@@ -96,8 +108,6 @@ class Preprocessing(Table):
     fill: Finite = 0.0
     intensity: tuple[Intensity, ...] = ()
     on: Literal["model", "source"] = "model"
-    crop_above: Finite | None = None
-    crop_margin: Annotated[int, Field(ge=0, le=256)] = 0
 
     @model_validator(mode="after")
     def _fits(self) -> Preprocessing:
@@ -107,6 +117,8 @@ class Preprocessing(Table):
             raise ValueError("area interpolation needs matrix")
         if self.align == "patient" and self.orientation is None:
             raise ValueError('align = "patient" needs an orientation')
+        if self.on == "source" and any(isinstance(step, Crop) for step in self.intensity):
+            raise ValueError('the step crop needs on = "model"')
         return self
 
 

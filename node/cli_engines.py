@@ -1,10 +1,18 @@
-"""`wetread engines ...`: list, verify."""
+"""`wetread engines ...`: list, verify, check, import, schema."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from engines.importing import import_model
+from engines.package import load_package
+from engines.schema import package_schema
+from engines.verify import verify_package
 from node import app as composition
 from node.catalogue import Catalogue, read_packages
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, out
@@ -59,3 +67,50 @@ def engines_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
             out.print(f"{record.name} {record.version}: {record.state.value} {record.reason}")
         if failed:
             raise typer.Exit(1)
+
+
+@engines_app.command("check")
+def engines_check(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of engine packages.")],
+    run: Annotated[bool, typer.Option("--run", help="Run the golden cases too.")] = False,
+) -> None:
+    """Read packages as a start would: every key, every file, every digest. Needs no node."""
+    failed = 0
+    with clear_errors():
+        for folder in folders:
+            package = load_package(folder)
+            line = f"{package.name} {package.version}: sound, package SHA-256 {package.digest}"
+            if run:
+                verdict = verify_package(package)
+                failed += not verdict.passed
+                line += f"; golden case {verdict.reason or 'passed'} ({verdict.seconds:.1f} s)"
+            out.print(line, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@engines_app.command("import")
+def engines_import(
+    model: Annotated[Path, typer.Argument(help="The model: an ONNX file that holds its weights.")],
+    answers: Annotated[
+        Path,
+        typer.Option(help="engine.toml without [files]; see config/engines and `engines schema`."),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder of the package, which must not exist yet.")],
+) -> None:
+    """Make an engine package of a model and the answers that no model file holds."""
+    with clear_errors():
+        package = import_model(model, answers, to)
+        out.print(
+            f"{package.name} {package.version}: {to}, package SHA-256 {package.digest}. Its golden"
+            " case is a phantom. To use it, put its folder under [engines] folders and name it in"
+            " a rule.",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@engines_app.command("schema")
+def engines_schema() -> None:
+    """Print the JSON Schema of engine.toml, for editors and for those who write one."""
+    typer.echo(json.dumps(package_schema(), indent=2))

@@ -16,7 +16,7 @@ from engines.body import Body, BodyRule, find_body
 from engines.components import dilate
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Analysis, Outcome, Segment
-from engines.images import BoolArray, Volume, VoxelArray
+from engines.images import BoolArray, FloatArray, Volume, VoxelArray
 from engines.manifest import (
     EnginePackage,
     Finite,
@@ -114,10 +114,14 @@ class SegmentationSettings(TaskSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Labelled:
-    """Labels uint8 [slice, row, column], 0 where there is nothing, and the body if asked for."""
+    """Labels uint8 [slice, row, column], 0 where there is nothing, and the body if asked for.
+
+    `scores` is float64 [class]: the mean of what the net gave each class, where a recipe ran it.
+    """
 
     labels: LabelArray
-    body: Body | None
+    body: Body | None = None
+    scores: FloatArray | None = None
 
 
 class Segmentation(Task):
@@ -148,6 +152,7 @@ class Segmentation(Task):
         settings = _settings(work.package)
         work.progress("labelling")
         labelled = _label(volume, settings, work.session)
+        check_plausible(labelled.labels, _voxel_ml(lattice_of(volume.grid)), settings.segments)
         work.progress("measuring")
         slice_index = _area_slice(labelled.labels, settings)
         return Analysis(
@@ -161,7 +166,9 @@ class Segmentation(Task):
     def compute(self, package: EnginePackage, session: Session, inputs: Arrays) -> Arrays:
         """Label `voxels` [slice, row, column] with `spacing` [3] in mm; return `labels`.
 
-        `sizes` counts the voxels of each segment and `means` holds the mean value of each.
+        `sizes` counts the voxels of each segment and `means` holds the mean value of each;
+        `scores` is the mean of what the net gave each class, which tells nets apart even where
+        they label nothing. Whether a volume is plausible is not asked.
         """
         settings = _settings(package)
         voxels = inputs["voxels"].astype(np.int16)
@@ -170,7 +177,9 @@ class Segmentation(Task):
         lattice = _axial(voxels, (between, rows, columns))
         labelled = _labels(voxels, valid, lattice, settings, session)
         masks = [labelled.labels == segment.value for segment in settings.segments]
+        scores = {} if labelled.scores is None else {"scores": labelled.scores}
         return {
+            **scores,
             "labels": labelled.labels,
             "sizes": np.array([mask.sum() for mask in masks], dtype=np.float64),
             "means": np.array(
@@ -207,21 +216,23 @@ def _labels(
     settings: SegmentationSettings,
     session: Session,
 ) -> _Labelled:
-    """Label voxels, tidy up each segment, and ask whether the volumes can be true.
+    """Label voxels and tidy up each segment.
 
     Raises:
-        SeriesRefusedError: no body was found, or a volume is not plausible.
+        SeriesRefusedError: no body was found.
     """
     if settings.recipe is None:
         labelled = _direct(voxels, valid, lattice.spacing, settings, session)
     else:
-        labels = label_volume(voxels, valid, lattice, settings.recipe, session)
+        labels, scores = label_volume(voxels, valid, lattice, settings.recipe, session)
         labels[~valid] = 0
-        labelled = _Labelled(labels=labels, body=None)
-    voxel_ml = math.prod(lattice.spacing) / 1000.0
-    tidy(labelled.labels, voxel_ml, settings.segments)
-    check_plausible(labelled.labels, voxel_ml, settings.segments)
+        labelled = _Labelled(labels=labels, scores=scores)
+    tidy(labelled.labels, _voxel_ml(lattice), settings.segments)
     return labelled
+
+
+def _voxel_ml(lattice: Lattice) -> float:
+    return math.prod(lattice.spacing) / 1000.0
 
 
 def _direct(

@@ -8,7 +8,7 @@ import pytest
 from engines.base import Engine, open_engine
 from engines.package import EnginePackage, load_package, shipped_folder
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +23,19 @@ def engine(package: EnginePackage) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Callable[[str], Path]:
-    """Return a path below ../shared/data; where it is absent the test is named as not run."""
+def shared() -> Callable[[str], Path]:
+    """Return a path below ../shared; where it is absent the test is named as not run."""
 
     def find(name: str) -> Path:
-        path = SHARED_DATA / name
+        path = SHARED / name
         if not path.exists():
-            pytest.skip(f"NOT RUN: real data ../shared/data/{name} is not on this machine")
+            pytest.skip(f"NOT RUN: ../shared/{name} is not on this machine")
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared: Callable[[str], Path]) -> Callable[[str], Path]:
+    """Return a path below ../shared/data; where it is absent the test is named as not run."""
+    return lambda name: shared(f"data/{name}")

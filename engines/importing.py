@@ -1,0 +1,111 @@
+"""Makes an engine package of a model file and the answers that no model file holds.
+
+The answers are an `engine.toml` without `[files]`. The golden case is a phantom: made here, run
+once through the new package, and kept with what came out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from pydantic import JsonValue
+
+from engines.base import Array, open_engine
+from engines.errors import EngineError
+from engines.manifest import EnginePackage
+from engines.package import PackageError, load_package
+from engines.packing import write_arrays, write_manifest
+
+KIND: Final = ".onnx"
+PHANTOM_SHAPE: Final = (12, 48, 48)
+PHANTOM_SPACING: Final = (5.0, 2.0, 2.0)
+PICTURE_SHAPE: Final = (1, 256, 224)
+SHELLS: Final = ((0.95, 900.0), (0.85, 120.0), (0.75, 700.0), (0.45, 420.0))
+"""Radius, as a share of half the field of view, and value; the inner ones lie over the outer."""
+
+
+def import_model(model: Path, answers: Path, target: Path) -> EnginePackage:
+    """Make the package `target`, which must not exist yet, and read it back.
+
+    Raises:
+        PackageError: the model is of a kind that is not read, the answers are not complete, the
+            target exists; nothing is left behind.
+        EngineError: the model cannot be loaded or run.
+    """
+    if model.suffix != KIND:
+        raise PackageError(f"{model.name}: models are read from {KIND} files only, never pickles")
+    if not model.is_file():
+        raise PackageError(f"{model}: no such file")
+    if not model.stat().st_size:
+        raise PackageError(f"{model.name}: is empty")
+    text, table = _read_answers(answers)
+    if target.exists():
+        raise PackageError(f"{target}: exists already")
+    target.mkdir(parents=True)
+    try:
+        return _filled(target, model, text, table)
+    except EngineError:
+        shutil.rmtree(target)
+        raise
+
+
+def phantom(task: str) -> dict[str, Array]:
+    """Return a head of sorts: shells of different values in noise. The same every time."""
+    shape = PICTURE_SHAPE if task == "classification" else PHANTOM_SHAPE
+    places = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
+    away = np.sqrt(sum(place**2 for place in places))
+    values = np.zeros(shape)
+    for radius, value in SHELLS:
+        values[away < radius] = value
+    noise = np.random.default_rng(20240301).integers(0, 25, shape)
+    scale = 0.25 if task == "classification" else 1.0
+    voxels = ((values + noise) * scale).astype(np.int16)
+    return {"voxels": voxels, "spacing": np.array(PHANTOM_SPACING)}
+
+
+def _read_answers(answers: Path) -> tuple[str, Mapping[str, JsonValue]]:
+    try:
+        text = answers.read_text(encoding="utf-8")
+        table: Mapping[str, JsonValue] = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PackageError(f"{answers.name}: {error}") from error
+    if "files" in table:
+        raise PackageError(f"{answers.name}: [files] is written by the import, not answered")
+    return text, table
+
+
+def _filled(target: Path, model: Path, text: str, table: Mapping[str, JsonValue]) -> EnginePackage:
+    name = _named(table, "model", "file")
+    inputs, expected = _named(table, "golden", "inputs"), _named(table, "golden", "expected")
+    if Path(name).suffix != model.suffix:
+        raise PackageError(f"model.file: {name} is not of the kind of {model.name}")
+    for file in (name, inputs, expected):
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(model, target / name)
+    arrays = phantom(str(table.get("task")))
+    write_arrays(target / inputs, arrays)
+    write_arrays(target / expected, {"nothing": np.zeros(1, np.uint8)})
+    files = (name, inputs, expected)
+    write_manifest(target, text, files)
+    package = load_package(target)
+    with open_engine(package) as engine:
+        write_arrays(target / expected, engine.task.compute(package, engine.session, arrays))
+    write_manifest(target, text, files)
+    return load_package(target)
+
+
+def _named(table: Mapping[str, JsonValue], section: str, key: str) -> str:
+    """Return the name of a file of the package, which must stay inside it."""
+    part = table.get(section)
+    name = part.get(key) if isinstance(part, dict) else None
+    if not isinstance(name, str) or not name:
+        raise PackageError(f"{section}.{key}: is missing")
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise PackageError(f"{section}.{key}: {name} leaves the folder of the package")
+    return name
