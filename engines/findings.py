@@ -61,6 +61,22 @@ Finding: TypeAlias = Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """A concept that an engine found in one image, with how sure it is of it.
+
+    `key` is stable over re-runs of an engine. `image` is the index of the image among the sources
+    of the analysis. `measurements` hold the certainty of the finding, and may hold more.
+    """
+
+    key: str
+    label: str
+    type: Code
+    image: int
+    region: Code | None = None
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
     """The engine looked: `findings` may be empty, which means *analysed, nothing found*.
 
@@ -89,4 +105,18 @@ class Refusal:
     sources: tuple[SourceFrame, ...] = ()
 
 
-Outcome: TypeAlias = Analysis | Refusal
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageAnalysis:
+    """The engine looked at images as such, each by itself, wherever they lie in the patient.
+
+    `findings` may be empty, which means *analysed, nothing found*. `sources` are the images that
+    were looked at, and `sought` names what was looked for in each. `limits` as in `Analysis`.
+    """
+
+    sources: tuple[SourceFrame, ...]
+    findings: tuple[Classification, ...]
+    sought: tuple[Code, ...]
+    limits: tuple[str, ...] = ()
+
+
+Outcome: TypeAlias = Analysis | ImageAnalysis | Refusal

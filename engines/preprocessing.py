@@ -55,14 +55,14 @@ def prepare(
 
 def model_lattice(source: Lattice, wanted: Preprocessing) -> Lattice:
     """Return the lattice that the image is resampled to, before it is cropped and padded."""
-    lattice = source
     if wanted.orientation is not None and wanted.align == "patient":
-        lattice = upright(source, wanted.orientation, wanted.spacing)
-    elif wanted.orientation is not None:
+        return upright(source, wanted.orientation, wanted.spacing, wanted.size)
+    lattice = source
+    if wanted.orientation is not None:
         lattice = turned(source, wanted.orientation)
     if wanted.matrix is not None:
         lattice = resized(lattice, (lattice.shape[0], *wanted.matrix))
-    elif wanted.spacing is not None and wanted.align == "nearest":
+    elif wanted.spacing is not None:
         lattice = respaced(lattice, wanted.spacing)
     return lattice if wanted.size is None else centred(lattice, wanted.size)
 

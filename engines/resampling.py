@@ -91,17 +91,23 @@ def turned(lattice: Lattice, orientation: str) -> Lattice:
     return Lattice(shape=shape, affine=affine)
 
 
-def upright(lattice: Lattice, orientation: str, spacing: Spacing | None) -> Lattice:
-    """Return a lattice along the patient's axes that holds all of another, around its centre."""
+def upright(
+    lattice: Lattice, orientation: str, spacing: Spacing | None, shape: Shape | None = None
+) -> Lattice:
+    """Return a lattice along the patient's axes around the centre of another.
+
+    Without a shape it holds all of the other.
+    """
     axes = directions(orientation)
     near = turned(lattice, orientation)
     steps = np.array(spacing or near.spacing)
-    reach = np.abs(axes.T @ near.affine[:3, :3]) @ np.array(near.shape)
-    shape = np.maximum(np.ceil(reach / steps - HAIR), 1).astype(int)
+    if shape is None:
+        reach = np.abs(axes.T @ near.affine[:3, :3]) @ np.array(near.shape)
+        shape = _shape(np.maximum(np.ceil(reach / steps - HAIR), 1))
     affine = np.eye(4)
     affine[:3, :3] = axes * steps
-    affine[:3, 3] = _centre(near) - affine[:3, :3] @ ((shape - 1) / 2)
-    return Lattice(shape=_shape(shape), affine=affine)
+    affine[:3, 3] = _centre(near) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Lattice(shape=shape, affine=affine)
 
 
 def respaced(lattice: Lattice, spacing: Spacing) -> Lattice:

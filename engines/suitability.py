@@ -39,6 +39,15 @@ def unfit_grid(stacked: StackedSeries, wanted: SuitabilityTable) -> Refusal | No
     return None
 
 
+def unfit_images(series: Series, wanted: SuitabilityTable) -> Refusal | None:
+    """Judge images that are looked at one by one, wherever they lie: their size."""
+    smallest = min(min(frame.pixels.rows, frame.pixels.columns) for frame in series.frames)
+    if smallest < wanted.min_matrix:
+        detail = f"an image has {smallest} pixels along a side; {wanted.min_matrix} are needed"
+        return refuse(Reason.MATRIX_TOO_SMALL, detail, series.sources)
+    return None
+
+
 def _header_faults(series: Series, wanted: SuitabilityTable) -> Iterator[tuple[Reason, str]]:
     frames = series.frames
     modalities = {frame.modality for frame in frames} - set(wanted.modalities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final, TypedDict
 
@@ -9,23 +10,29 @@ from highdicom.sr import (
     AlgorithmIdentification,
     DeviceObserverIdentifyingAttributes,
     ObserverContext,
+    SourceImageForMeasurement,
+    SourceImageForMeasurementGroup,
+    TrackingIdentifier,
 )
+from highdicom.sr import Measurement as SrMeasurement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
 from pydicom.uid import CTImageStorage
 
-from engines.findings import Analysis
+from engines.findings import Analysis, Code, ImageAnalysis, Measurement, Refusal
+from engines.images import SourceFrame
 from node.interfaces import DeviceIdentity, ResultContext, ResultError, SupersededResult
 from node.results import _encoding as encoding
 from node.results import _identity as identity
 from node.results._iod import require_attributes
 from node.results._segments import undrawn_segments
 from node.results._sources import blank_carriers, header_text
-from node.results._text import clean
+from node.results._text import clean, decimal_string
 
 ENGLISH: Final = SrCode("en-US", "RFC5646", "English (United States)")
 ABSENT: Final = SrCode("2667000", "SCT", "Absent")
+PRESENT: Final = SrCode("52101004", "SCT", "Present")
 _PROCEDURES: Final = {  # CID 100; anything else is an error to the Connectathon's validator (SR-03)
     "CT": SrCode("25045-6", "LN", "CT unspecified body region"),
     "MR": SrCode("25056-3", "LN", "MRI unspecified body region"),
@@ -83,8 +90,10 @@ def complete_document(
 def shortcoming(context: ResultContext) -> str:
     """Say which requested output is missing; empty where none is (OBJ-13)."""
     outcome = context.outcome
-    if not isinstance(outcome, Analysis):
+    if isinstance(outcome, Refusal):
         return clean(f"Not analysed: {outcome.reason.meaning}")
+    if isinstance(outcome, ImageAnalysis):
+        return ""
     undrawn = ", ".join(segment.label for segment in undrawn_segments(outcome))
     return clean(f"Not drawn: {undrawn}") if undrawn else ""
 
@@ -116,6 +125,61 @@ def algorithm(context: ResultContext) -> AlgorithmIdentification:
 def procedure_reported(context: ResultContext) -> SrCode:
     """Return the procedure, coarse enough to be in CID 100."""
     return _PROCEDURES.get(header_text(context.sources[0], "Modality"), _ANY_PROCEDURE)
+
+
+def tracking(
+    context: ResultContext, analysis: Analysis | ImageAnalysis, key: str
+) -> TrackingIdentifier:
+    """Name a finding alike in every document and every re-run (OBJ-17)."""
+    return TrackingIdentifier(
+        uid=identity.tracking_uid(context, analysis, key),
+        identifier=clean(f"{context.engine.name} {key}"),
+    )
+
+
+def absent_key(concept: Code) -> str:
+    """Name what was sought and not found."""
+    return f"absent {concept.scheme} {concept.value}"
+
+
+def source_image(frame: SourceFrame) -> SourceImageForMeasurementGroup:
+    """Refer to the image that a group is about."""
+    return SourceImageForMeasurementGroup(
+        frame.sop_class_uid, frame.sop_instance_uid, frame_numbers(frame)
+    )
+
+
+def frame_numbers(frame: SourceFrame) -> list[int] | None:
+    """Return the frame that is referred to; None where the whole of an instance is."""
+    return None if frame.frame is None else [frame.frame]
+
+
+def measured(measurement: Measurement, image: SourceFrame | None) -> SrMeasurement:
+    """Make a NUM; one that belongs to an image is inferred from it (TID 1419).
+
+    Raises:
+        ResultError: the value is not a finite number.
+    """
+    if not math.isfinite(measurement.value):
+        raise ResultError(f"{measurement.name.meaning} is not a number")
+    images = None
+    if image is not None:
+        images = [
+            SourceImageForMeasurement(
+                image.sop_class_uid, image.sop_instance_uid, frame_numbers(image)
+            )
+        ]
+    derivation = measurement.derivation
+    encoded = SrMeasurement(
+        name=encoding.coded(measurement.name),
+        value=float(measurement.value),
+        unit=encoding.coded(measurement.unit),
+        derivation=encoding.coded(derivation) if derivation else None,
+        referenced_images=images,
+    )
+    # viewers show the decimal string as it stands; the exact value is beside it (C.18.1)
+    encoded[0].MeasuredValueSequence[0].NumericValue = decimal_string(measurement.value)
+    return encoded
 
 
 def check_document(dataset: Dataset, context: ResultContext, others: Sequence[Dataset]) -> None:

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
 
-from engines.findings import Analysis
+from engines.findings import Analysis, ImageAnalysis
 from engines.images import SourceFrame
 from node.interfaces import ResultContext
 from node.results._sources import header_text, headers_by_uid, source_of
@@ -40,12 +40,15 @@ _CONTAINS: Final = RelationshipTypeValues.CONTAINS
 
 
 def add_image_library(
-    root: Dataset, context: ResultContext, analysis: Analysis, slices: Sequence[int]
+    root: Dataset,
+    context: ResultContext,
+    analysis: Analysis | ImageAnalysis,
+    images: Sequence[int],
 ) -> None:
     """Put the library before the measurements, where TID 1500 wants it."""
     group = ContainerContentItem(name=codes.DCM.ImageLibraryGroup, relationship_type=_CONTAINS)
     group.ContentSequence = ContentSequence(list(_descriptors(context, analysis)))
-    for index in slices:
+    for index in images:
         group.ContentSequence.append(_entry(analysis, index))
     library = ContainerContentItem(name=codes.DCM.ImageLibrary, relationship_type=_CONTAINS)
     library.ContentSequence = ContentSequence([group])
@@ -53,13 +56,15 @@ def add_image_library(
 
 
 def _descriptors(
-    context: ResultContext, analysis: Analysis
+    context: ResultContext, analysis: Analysis | ImageAnalysis
 ) -> Iterator[CodeContentItem | UIDRefContentItem | NumContentItem]:
     """Describe what the images share (TID 1602, TID 1604)."""
-    grid = analysis.grid
     header = source_of(headers_by_uid(context), analysis.sources[0])
     modality = MODALITIES.get(header_text(header, "Modality"), codes.cid32.Other)
     yield CodeContentItem(name=codes.DCM.Modality, value=modality, relationship_type=_CONTEXT)
+    if not isinstance(analysis, Analysis):
+        return
+    grid = analysis.grid
     yield UIDRefContentItem(
         name=codes.DCM.FrameOfReferenceUID,
         value=grid.frame_of_reference_uid,
@@ -74,7 +79,7 @@ def _descriptors(
         yield NumContentItem(name=name, value=value, unit=unit, relationship_type=_CONTEXT)
 
 
-def _entry(analysis: Analysis, index: int) -> ImageContentItem:
+def _entry(analysis: Analysis | ImageAnalysis, index: int) -> ImageContentItem:
     source: SourceFrame = analysis.sources[index]
     entry = ImageContentItem(
         name=SrCode("260753009", "SCT", "Source"),
@@ -83,7 +88,8 @@ def _entry(analysis: Analysis, index: int) -> ImageContentItem:
         referenced_frame_numbers=None if source.frame is None else [source.frame],
         relationship_type=_CONTAINS,
     )
-    entry.ContentSequence = ContentSequence(list(_position(analysis, index)))
+    if isinstance(analysis, Analysis):
+        entry.ContentSequence = ContentSequence(list(_position(analysis, index)))
     return entry
 
 

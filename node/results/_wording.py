@@ -7,7 +7,15 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from engines.findings import Analysis, Code, Measurement, Refusal, Segment
+from engines.findings import (
+    Analysis,
+    Classification,
+    Code,
+    ImageAnalysis,
+    Measurement,
+    Refusal,
+    Segment,
+)
 from node.interfaces import ResultContext
 from node.results._segments import undrawn_segments
 from node.results._sources import header_text, headers_by_uid, source_of
@@ -33,9 +41,12 @@ def reason(refusal: Refusal) -> list[str]:
     return [_sentence(refusal.detail or refusal.reason.meaning)]
 
 
-def findings(analysis: Analysis, context: ResultContext) -> list[str]:
+def findings(analysis: Analysis | ImageAnalysis, context: ResultContext) -> list[str]:
     """Give each finding with its values, what was sought, and the limits beside them."""
-    lines = [_finding(segment, analysis, context) for segment in analysis.findings]
+    if isinstance(analysis, Analysis):
+        lines = [_finding(segment, analysis, context) for segment in analysis.findings]
+    else:
+        lines = [_classification(item, analysis, context) for item in analysis.findings]
     verb = "Looked for" if lines else "Not found"
     lines.append(_sentence(f"{verb}: {_listed(analysis.sought)}."))
     return [*lines, *(_sentence(f"Limit: {limit}") for limit in analysis.limits)]
@@ -60,7 +71,7 @@ def _verdict(context: ResultContext) -> Iterator[str]:
         yield _sentence(f"NOT ANALYSED: {outcome.reason.meaning}.")
         yield NO_NEGATIVE
     elif outcome.findings:
-        names = ", ".join(segment.label for segment in outcome.findings)
+        names = ", ".join(dict.fromkeys(finding.label for finding in outcome.findings))
         yield _sentence(f"Analysed, {counted(len(outcome.findings), 'finding')}: {names}.")
     else:
         yield _sentence(f"Analysed, nothing found. Looked for: {_listed(outcome.sought)}.")
@@ -73,7 +84,17 @@ def _finding(segment: Segment, analysis: Analysis, context: ResultContext) -> st
     return _sentence(f"{segment.label}: {'; '.join(values) or 'found, no measurement'}.")
 
 
-def _value(measurement: Measurement, analysis: Analysis, context: ResultContext) -> str:
+def _classification(
+    finding: Classification, analysis: ImageAnalysis, context: ResultContext
+) -> str:
+    values = [_value(item, analysis, context) for item in finding.measurements]
+    image = _image(finding.image, analysis, context)
+    return _sentence(f"{finding.label} on {image}: {'; '.join(values) or 'found'}.")
+
+
+def _value(
+    measurement: Measurement, analysis: Analysis | ImageAnalysis, context: ResultContext
+) -> str:
     unit = "HU" if measurement.unit.value == HOUNSFIELD else measurement.unit.value
     derivation = f"{measurement.derivation.meaning} " if measurement.derivation else ""
     text = f"{derivation}{measurement.name.meaning} {number(measurement.value)} {unit}"
@@ -82,16 +103,16 @@ def _value(measurement: Measurement, analysis: Analysis, context: ResultContext)
     return f"{text} on {_image(measurement.slice_index, analysis, context)}"
 
 
-def _image(index: int, analysis: Analysis, context: ResultContext) -> str:
+def _image(index: int, analysis: Analysis | ImageAnalysis, context: ResultContext) -> str:
     """Name a slice as the workstation does: by instance number, and by frame where it has any."""
     frame = analysis.sources[index]
     name = header_text(source_of(headers_by_uid(context), frame), "InstanceNumber", 12)
-    image = f"image {name}" if name else f"slice {index + 1} of {analysis.grid.shape[0]}"
+    image = f"image {name}" if name else f"{index + 1} of {len(analysis.sources)}"
     return image if frame.frame is None else f"{image} frame {frame.frame}"
 
 
 def _analysed(context: ResultContext) -> Iterator[str]:
-    verb = "Analysed" if isinstance(context.outcome, Analysis) else "Looked at"
+    verb = "Looked at" if isinstance(context.outcome, Refusal) else "Analysed"
     by_series: dict[str, list[Dataset]] = {}
     for source in context.sources:
         by_series.setdefault(str(source.SeriesInstanceUID), []).append(source)

@@ -7,7 +7,6 @@ that was sought, with the value Absent.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final
@@ -20,18 +19,14 @@ from highdicom.sr import (
     ObservationContext,
     QualitativeEvaluation,
     ReferencedSegment,
-    SourceImageForMeasurement,
-    SourceImageForMeasurementGroup,
     SourceSeriesForSegmentation,
-    TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from highdicom.sr import Measurement as SrMeasurement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from engines.findings import Analysis, Code, Measurement, Outcome, Segment
-from engines.images import SourceFrame
+from engines.findings import Analysis, Measurement, Outcome, Segment
 from node.interfaces import ResultContext, ResultError, ResultWriter
 from node.results import _documents as documents
 from node.results import _encoding as encoding
@@ -39,7 +34,6 @@ from node.results import _identity as identity
 from node.results._image_library import add_image_library
 from node.results._measurement_check import compare_with_outcome
 from node.results._segments import drawn_segments, largest_slice
-from node.results._text import clean, decimal_string
 
 SERIES_NUMBER: Final = 9002
 SEGMENTATION: Final = "segmentation"
@@ -125,7 +119,7 @@ def _segment_groups(
         raise ResultError("measurement_report: the Segmentation object was not written before")
     return [
         VolumetricROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=_tracking(context, analysis, segment.key),
+            tracking_identifier=documents.tracking(context, analysis, segment.key),
             referenced_segment=_referenced_segment(written[0], analysis, number),
             finding_type=encoding.coded(segment.type),
             finding_sites=_finding_sites(segment),
@@ -155,31 +149,18 @@ def _absent_groups(
     image = analysis.sources[analysis.grid.shape[0] // 2]
     return [
         MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=_tracking(context, analysis, _absent_key(concept)),
+            tracking_identifier=documents.tracking(
+                context, analysis, documents.absent_key(concept)
+            ),
             finding_type=encoding.coded(concept),
             algorithm_id=documents.algorithm(context),
-            source_images=[
-                SourceImageForMeasurementGroup(
-                    image.sop_class_uid, image.sop_instance_uid, _frames(image)
-                )
-            ],
+            source_images=[documents.source_image(image)],
             qualitative_evaluations=[
                 QualitativeEvaluation(encoding.coded(concept), documents.ABSENT)
             ],
         )
         for concept in analysis.sought
     ]
-
-
-def _absent_key(concept: Code) -> str:
-    return f"absent {concept.scheme} {concept.value}"
-
-
-def _tracking(context: ResultContext, analysis: Analysis, key: str) -> TrackingIdentifier:
-    return TrackingIdentifier(
-        uid=identity.tracking_uid(context, analysis, key),
-        identifier=clean(f"{context.engine.name} {key}"),
-    )
 
 
 def _finding_sites(segment: Segment) -> list[FindingSite] | None:
@@ -190,27 +171,5 @@ def _finding_sites(segment: Segment) -> list[FindingSite] | None:
 
 
 def _measured(measurement: Measurement, analysis: Analysis) -> SrMeasurement:
-    """Make a NUM; one that belongs to a slice is inferred from that slice's image (TID 1419)."""
-    if not math.isfinite(measurement.value):
-        raise ResultError(f"measurement_report: {measurement.name.meaning} is not a number")
-    image = None
-    if measurement.slice_index is not None:
-        frame = analysis.sources[measurement.slice_index]
-        image = [
-            SourceImageForMeasurement(frame.sop_class_uid, frame.sop_instance_uid, _frames(frame))
-        ]
-    derivation = measurement.derivation
-    encoded = SrMeasurement(
-        name=encoding.coded(measurement.name),
-        value=float(measurement.value),
-        unit=encoding.coded(measurement.unit),
-        derivation=encoding.coded(derivation) if derivation else None,
-        referenced_images=image,
-    )
-    # viewers show the decimal string as it stands; the exact value is beside it (C.18.1)
-    encoded[0].MeasuredValueSequence[0].NumericValue = decimal_string(measurement.value)
-    return encoded
-
-
-def _frames(frame: SourceFrame) -> list[int] | None:
-    return None if frame.frame is None else [frame.frame]
+    index = measurement.slice_index
+    return documents.measured(measurement, None if index is None else analysis.sources[index])

@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
 
-from engines.findings import Analysis, Code, Outcome
+from engines.findings import Code, Outcome, Refusal
 from node.interfaces import ResultContext, ResultError, ResultWriter, SupersededResult
 from node.results import _documents as documents
 from node.results import _encoding as encoding
@@ -33,7 +33,8 @@ from node.results import _identity as identity
 from node.results import _wording as wording
 
 SERIES_NUMBER: Final = 9003
-MEASUREMENT_REPORT: Final = "measurement_report"
+NUMBERS: Final = ("measurement_report", "classification_report")
+"""Writers of reports that hold values in codes; see `_previous`."""
 TITLE: Final = SrCode("11528-7", "LN", "Radiology Report")
 _CONTAINS: Final = RelationshipTypeValues.CONTAINS
 _MODIFIER: Final = RelationshipTypeValues.HAS_CONCEPT_MOD
@@ -56,7 +57,7 @@ class TextReportWriter(ResultWriter):
     """Writes what was analysed, by what, and what came of it (VIEW-03)."""
 
     name: ClassVar[str] = "text_report"
-    follows: ClassVar[tuple[str, ...]] = ("segmentation", MEASUREMENT_REPORT)
+    follows: ClassVar[tuple[str, ...]] = ("segmentation", *NUMBERS)
 
     def handles(self, outcome: Outcome) -> bool:  # noqa: ARG002  # it carries every outcome
         """Take every outcome: none of the three may be silent."""
@@ -111,12 +112,10 @@ def _said(section: Dataset) -> tuple[str, list[str], list[str]]:
 def _previous(context: ResultContext) -> Sequence[SupersededResult]:
     """Return the reports that this one replaces (UID-05).
 
-    An earlier measurement report is among them where this run writes none: nothing else would
-    say that its numbers no longer stand.
+    An earlier report with values in codes is among them where this run writes none: nothing else
+    would say that its values no longer stand.
     """
-    replaced = ["text_report"]
-    if MEASUREMENT_REPORT not in context.written:
-        replaced.append(MEASUREMENT_REPORT)
+    replaced = ["text_report", *(name for name in NUMBERS if name not in context.written)]
     return [item for item in context.superseded if item.writer in replaced]
 
 
@@ -146,10 +145,10 @@ def _sections(context: ResultContext) -> Iterator[_Section]:
     """Yield each section: its names, its sentences, its codes."""
     outcome = context.outcome
     yield SUMMARY, wording.summary(context), ()
-    if isinstance(outcome, Analysis):
-        yield FINDINGS, wording.findings(outcome, context), ()
-    else:
+    if isinstance(outcome, Refusal):
         yield CONCLUSIONS, wording.reason(outcome), (outcome.reason,)
+    else:
+        yield FINDINGS, wording.findings(outcome, context), ()
     yield PROCEDURE, wording.procedure(context), ()
 
 

@@ -14,7 +14,17 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from engines.findings import Analysis, Code, MaskArray, Measurement, Outcome, Refusal, Segment
+from engines.findings import (
+    Analysis,
+    Classification,
+    Code,
+    ImageAnalysis,
+    MaskArray,
+    Measurement,
+    Outcome,
+    Refusal,
+    Segment,
+)
 from engines.images import Grid, SourceFrame, Vector
 from node.interfaces import (
     DeviceIdentity,
@@ -23,6 +33,7 @@ from node.interfaces import (
     ResultWriter,
     SupersededResult,
 )
+from node.results.classification_report import ClassificationReportWriter
 from node.results.measurement_report import MeasurementReportWriter
 from node.results.segmentation import SegmentationWriter
 from node.results.text_report import TextReportWriter
@@ -38,6 +49,8 @@ OBLIQUE: Final = (0.9396926208, 0.3420201433, 0.0, -0.2961981327, 0.8137976814, 
 STRUCTURE: Final = Code("123037004", "SCT", "Anatomical Structure")
 LUNG: Final = Code("39607008", "SCT", "Lung")
 NODULE: Final = Code("27925004", "SCT", "Nodule")
+EFFUSION: Final = Code("60046008", "SCT", "Pleural effusion")
+PERCENT: Final = Code("%", "UCUM", "Percent")
 LEFT: Final = Code("7771000", "SCT", "Left")
 ML: Final = Code("ml", "UCUM", "ml")
 MM2: Final = Code("mm2", "UCUM", "mm2")
@@ -155,6 +168,22 @@ def nothing_found(headers: Headers) -> Analysis:
     return replace(analysis(headers), findings=(), sought=(LUNG, NODULE))
 
 
+def image_analysis(headers: Headers) -> ImageAnalysis:
+    """Make an analysis of single images: a nodule in the first, nothing in the others."""
+    certainty = Measurement(
+        name=Code("111012", "DCM", "Certainty of Finding"), value=91.512345, unit=PERCENT
+    )
+    nodule = Classification(
+        key="nodule", label="Nodule", type=NODULE, region=LUNG, image=0, measurements=(certainty,)
+    )
+    return ImageAnalysis(
+        sources=frames_of(headers[:2]),
+        findings=(nodule,),
+        sought=(NODULE, EFFUSION),
+        limits=("The certainty was not calibrated.",),
+    )
+
+
 def refusal() -> Refusal:
     return Refusal(reason=REASON, detail="3 slices missing between z = -40.0 mm and -30.0 mm")
 
@@ -194,7 +223,12 @@ def write_all(context: ResultContext) -> dict[str, tuple[Dataset, ResultContext,
     """Run every writer that handles the outcome, in order, as the node does."""
     made: dict[str, tuple[Dataset, ResultContext, ResultWriter]] = {}
     written: Mapping[str, tuple[Dataset, ...]] = {}
-    for writer in (SegmentationWriter(), MeasurementReportWriter(), TextReportWriter()):
+    for writer in (
+        SegmentationWriter(),
+        MeasurementReportWriter(),
+        ClassificationReportWriter(),
+        TextReportWriter(),
+    ):
         if writer.handles(context.outcome):
             current = replace(context, written=written)
             objects = writer.write(current)

@@ -17,6 +17,7 @@ from tests.node.results.building import (
     Headers,
     analysis,
     context,
+    image_analysis,
     multi_frame,
     nothing_found,
     refusal,
@@ -51,6 +52,7 @@ def all_outcomes(headers: Headers, folder: Path) -> list[Path]:
         "overlap": analysis(headers, overlap=True),
         "nothing": nothing_found(headers),
         "refused": refusal(),
+        "images": image_analysis(headers),
     }
     return [
         path
@@ -91,6 +93,7 @@ def test_reports_follow_their_templates(tmp_path: Path) -> None:
         *save_all(context(headers, analysis(headers)), tmp_path / "found").values(),
         *save_all(context(headers, nothing_found(headers)), tmp_path / "nothing").values(),
         *save_all(context(headers, refusal()), tmp_path / "refused").values(),
+        *save_all(context(headers, image_analysis(headers)), tmp_path / "images").values(),
         *all_outcomes(japanese, tmp_path / "other")[-1:],
         *save_all(
             context(sources, replace(analysis(headers), sources=frames)), tmp_path / "enhanced"

@@ -32,7 +32,8 @@ SR_WARNINGS: Final = {
         r"Content Item not in template"
     ),
     "VAL-09 qualitative": re.compile(
-        r'Warning: .*"Measurement Group"\)/CODE \((39607008|27925004),SCT,"(Lung|Nodule)"\): '
+        r'Warning: .*"Measurement Group"\)/CODE \((39607008|27925004|60046008),SCT,'
+        r'"(Lung|Nodule|Pleural effusion)"\): '
         r"Content Item not in template"
     ),
     # TID 1411 may be extended; no row of it names the image of a number that is on one slice

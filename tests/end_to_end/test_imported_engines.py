@@ -1,0 +1,120 @@
+"""Imported engines on real images: C-STORE in, result objects at the PACS, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from engines.importing import import_model
+from node.pacs import StandInPacs
+from tests.end_to_end.processes import NodeProcess
+from tests.end_to_end.test_real_data import job_of, volumes
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+MODELS = {
+    "lung_unet_ct": "lung_unet_ct/lung_unet.onnx",
+    "cxr_nih_mobilenetv3": "cxr_nih_mobilenetv3/cxr_mobilenetv3_fp32.onnx",
+}
+RULES = """
+[[rules]]
+name = "chest-ct"
+owner = "tests"
+priority = "routine"
+trigger = "series"
+engines = ["lung-unet-ct"]
+destinations = ["pacs"]
+conditions = {field = "Modality", op = "equals", value = "CT", level = "series"}
+
+[[rules]]
+name = "chest-radiograph"
+owner = "tests"
+priority = "routine"
+trigger = "series"
+engines = ["cxr-nih-mobilenetv3"]
+destinations = ["pacs"]
+conditions = {field = "Modality", op = "equals", value = "DX", level = "series"}
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    node: NodeProcess
+    received: Path
+
+    def results(self, study_instance_uid: str) -> dict[str, Dataset]:
+        """Return what came of a study, by the series description."""
+        objects = [dcmread(path) for path in self.received.rglob("*.dcm")]
+        return {
+            str(item.SeriesDescription): item
+            for item in objects
+            if item.StudyInstanceUID == study_instance_uid
+        }
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if not SHARED.is_dir():
+        pytest.skip("NOT RUN: ../shared is not on this machine")
+    folder = tmp_path_factory.mktemp("imported")
+    for name, model in MODELS.items():
+        answers = ROOT / "config" / "engines" / name / "engine.toml"
+        (folder / "engines").mkdir(exist_ok=True)
+        import_model(SHARED / "models" / model, answers, folder / "engines" / name)
+    pacs = StandInPacs(folder / "pacs", ae_title="PACS", host="127.0.0.1", port=0)
+    pacs.start()
+    extra = f'[engines]\nfolders = ["{folder / "engines"}"]\n'
+    with NodeProcess(
+        folder=folder / "node", pacs_port=pacs.port, rules=RULES, extra=extra
+    ) as process:
+        yield Site(process, folder / "pacs")
+    pacs.stop()
+
+
+def study_of(files: list[Path]) -> str:
+    return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
+
+
+def test_a_chest_ct_comes_back_with_its_lungs(site: Site) -> None:
+    files = sorted((SHARED / "data" / "petct_acrin_042" / "ct").glob("*.dcm"))
+    job = job_of(site.node, files)
+    assert volumes(job) == {"lungs": pytest.approx(5774, rel=0.002)}
+    results = site.results(study_of(files))
+    assert set(results) == {
+        "AI lung-unet-ct segmentation (unverified)",
+        "AI lung-unet-ct measurements (unverified)",
+        "AI lung-unet-ct report (unverified)",
+    }
+    (segment,) = results["AI lung-unet-ct segmentation (unverified)"].SegmentSequence
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "39607008"
+
+
+def test_a_radiograph_comes_back_with_what_it_shows_and_what_not(site: Site) -> None:
+    """A heart that is too large; the label says so too."""
+    files = [SHARED / "data" / "cxr_nih" / "00013257_000.dcm"]
+    job = job_of(site.node, files)
+    findings = job.summary["findings"]
+    assert isinstance(findings, list)
+    results = site.results(study_of(files))
+    assert set(results) == {
+        "AI cxr-nih-mobilenetv3 findings (unverified)",
+        "AI cxr-nih-mobilenetv3 report (unverified)",
+    }
+    report = results["AI cxr-nih-mobilenetv3 findings (unverified)"]
+    assert report.PreliminaryFlag == "PRELIMINARY"
+    assert "Present" in str(report) or not findings
+    assert "Absent" in str(report)
+
+
+def test_a_head_is_refused_with_the_reason(site: Site) -> None:
+    files = sorted((SHARED / "data" / "ct_head_gantry_tilt" / "ge").rglob("*.dcm"))
+    job = job_of(site.node, files)
+    assert job.summary["verdict"] == "not analysed"
+    results = site.results(study_of(files))
+    assert set(results) == {"AI lung-unet-ct report (unverified)"}
+    assert "NOT ANALYSED" in str(results["AI lung-unet-ct report (unverified)"])
