@@ -5,44 +5,42 @@ Nothing knows this module but the command line.
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 import structlog
 
-from engines.package import shipped_folder
 from node.admin.app import AdminServer
 from node.admin.context import AdminContext, ListenerSummary, SettingsSummary
 from node.alerts import Alerts
 from node.assembly import completion_sweeps
 from node.bell import Bell
-from node.catalogue import Catalogue
 from node.clock import Clock, system_clock
 from node.dispatch import Dispatcher, DispatchLimits
 from node.doors import build_listeners, build_targets
 from node.ingest import IngestLimits, OwnDevice, StudyIngest, tell
-from node.interfaces import DeliveryTarget, DeviceIdentity, Listener, PluginSettings
+from node.interfaces import DeliveryTarget, Listener, PluginSettings
 from node.planning import read_rules
-from node.pool import WorkerPool
 from node.quotas import Quotas, Watermarks
 from node.reconcile import Reconciliation
 from node.sandbox import Sandbox
 from node.scheduler import Scheduler, Sweep
 from node.settings import Settings, quiet_seconds_for
-from node.stores import Stores, open_stores, prepare
-from node.worker import Worker, WorkerLimits
+from node.stores import open_stores, prepare
+from node.workshop import (
+    MANUFACTURER,
+    MODEL,
+    make_catalogue,
+    make_pool,
+    software_version,
+    staging_folder,
+)
 from storage.indexing import Indexer
 from storage.overdue import OverdueLimits, OverdueStore
 from storage.pack_keeper import PackKeeper
 from storage.records import StorageError
 
-MANUFACTURER: Final = "wetread"
-MODEL: Final = "wetread"
 HEADER_MEMORY_MIB: Final = 2048
 FLUSH_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 5.0
@@ -51,27 +49,6 @@ LEAST_SWEEP_SECONDS: Final = 1.0
 """Between two looks for what happens seldom: leases that ran out, destinations that are back."""
 
 log = structlog.get_logger()
-
-
-def software_version() -> str:
-    """Return the version of the installed distribution."""
-    return version("wetread")
-
-
-def device_identity(settings: Settings) -> DeviceIdentity:
-    """Return how this installation names itself in results."""
-    return DeviceIdentity(
-        manufacturer=MANUFACTURER,
-        model=MODEL,
-        serial_number=settings.node.serial_number,
-        station_name=settings.node.name,
-        software_version=software_version(),
-    )
-
-
-def engine_folders(settings: Settings) -> tuple[Path, ...]:
-    """Return where engine packages are looked for: those that ship, then the site's own."""
-    return (shipped_folder(), *settings.engines.folders)
 
 
 class Node:
@@ -273,11 +250,13 @@ class Node:
         return Alerts(OverdueStore(self.stores.database, self._clock), limits)
 
     def _start_workers(self) -> None:
-        self.pool = WorkerPool(
+        self.pool = make_pool(
+            self.settings,
+            self.stores,
             self.catalogue,
-            lambda: make_workers(
-                self.settings, self.stores, self.catalogue, self._work, self._results.ring
-            ),
+            clock=self._clock,
+            work=self._work,
+            finished=self._results.ring,
         )
         self.pool.start()
         self._closers.callback(self.pool.stop)
@@ -341,60 +320,3 @@ class Node:
             "disk": "full up to the reserve: C-STORE is answered 0xA700" if low else "",
             "engines": "" if self.pool.ready() else "golden cases are being verified",
         }
-
-
-def staging_folder(settings: Settings) -> Path:
-    """Return where sandboxes leave result files until they are checked and kept."""
-    return settings.node.data_dir / "staging"
-
-
-def make_catalogue(settings: Settings, stores: Stores) -> Catalogue:
-    """Build the catalogue of engines; nothing is read or run yet."""
-    return Catalogue(
-        folders=engine_folders(settings),
-        store=stores.engines,
-        sandbox=Sandbox(memory_mib=settings.worker.memory_mib),
-        threads=settings.worker.threads,
-    )
-
-
-def make_workers(
-    settings: Settings,
-    stores: Stores,
-    catalogue: Catalogue,
-    work: Bell | None = None,
-    finished: Callable[[], None] = lambda: None,
-) -> list[Worker]:
-    """Build as many workers as configured, each with its own sandbox."""
-    work = work or Bell()
-    staging = staging_folder(settings)
-    staging.mkdir(parents=True, exist_ok=True)
-    limits = WorkerLimits(
-        staging=staging,
-        memory_mib=settings.worker.memory_mib,
-        threads=settings.worker.threads,
-        lease_seconds=settings.worker.lease_seconds,
-        idle_seconds=settings.worker.idle_seconds,
-    )
-    return [
-        Worker(
-            name=f"{settings.node.name}-{os.getpid()}-{index}",
-            jobs=stores.jobs,
-            events=stores.events,
-            packs=stores.packs,
-            objects=stores.objects,
-            engines=catalogue.active,
-            device=device_identity(settings),
-            limits=limits,
-            work=work,
-            finished=finished,
-        )
-        for index in range(settings.worker.processes)
-    ]
-
-
-def make_pool(settings: Settings, stores: Stores) -> WorkerPool:
-    """Build the workers of a process that has nothing else (`wetread worker`)."""
-    catalogue = make_catalogue(settings, stores)
-    catalogue.load()
-    return WorkerPool(catalogue, lambda: make_workers(settings, stores, catalogue))

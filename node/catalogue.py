@@ -55,12 +55,26 @@ class Catalogue:
     def verify(self) -> None:
         """Run every golden case in the sandbox; engines that pass become active."""
         for name in sorted(self._installed):
-            passed, reason = self._verdict(self._installed[name])
-            state = EngineState.ACTIVE if passed else EngineState.UNAVAILABLE
-            self._store.set_state(name, state, reason)
-            if passed:
-                self._active |= {name}
-            log.info("engine.verified", engine=name, state=state.value)
+            self.verify_engine(name)
+
+    def verify_engine(self, name: str) -> bool:
+        """Run one golden case; say whether the engine is active."""
+        passed, reason = self._verdict(self._installed[name])
+        state = EngineState.ACTIVE if passed else EngineState.UNAVAILABLE
+        self._store.set_state(name, state, reason)
+        if passed:
+            self._active |= {name}
+        log.info("engine.verified", engine=name, state=state.value)
+        return passed
+
+    def quarantine(self, name: str, reason: str) -> None:
+        """Take an engine's jobs from it until it is verified again.
+
+        Raises:
+            StorageError: its row could not be written; it has no jobs all the same.
+        """
+        self._active -= {name}
+        self._store.set_state(name, EngineState.UNAVAILABLE, reason)
 
     def close(self) -> None:
         """End the sandbox that golden cases run in."""

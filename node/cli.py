@@ -27,6 +27,7 @@ from node.pacs import StandInPacs
 from node.planning import read_rules
 from node.settings import SettingsError, load_settings
 from node.stores import move_schema, open_stores
+from node.workshop import engine_folders, make_catalogue, make_pool
 
 LONGEST_SEND_SECONDS: Final = 86400.0
 
@@ -94,7 +95,10 @@ def worker(config: ConfigOption = DEFAULT_CONFIG) -> None:
                 "workers are the only ones that may write"
             )
         signals = _signals()
-        pool = composition.make_pool(settings, open_stores(settings))
+        stores = open_stores(settings)
+        catalogue = make_catalogue(settings, stores)
+        catalogue.load()
+        pool = make_pool(settings, stores, catalogue)
         pool.start()
         try:
             _wait_for(signals)
@@ -203,7 +207,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
         settings = load_settings(config)
         targets = build_targets(settings)
         doors = check_listeners(settings)
-        engines = read_packages(composition.engine_folders(settings))
+        engines = read_packages(engine_folders(settings))
         if settings.rules.file is not None:
             read_rules(
                 settings.rules.file,

@@ -13,12 +13,12 @@ from engines.importing import import_model
 from engines.package import load_package
 from engines.schema import package_schema
 from engines.verify import verify_package
-from node import app as composition
 from node.catalogue import Catalogue, read_packages
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, out
 from node.sandbox import Sandbox
 from node.settings import load_settings
 from node.stores import open_stores, prepare
+from node.workshop import engine_folders
 
 engines_app = typer.Typer(help="Engine packages.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def engines_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """List the engine packages that a start would find."""
     with clear_errors():
         table = Table("engine", "version", "task", "runtime", "digest", "intended use")
-        for item in read_packages(composition.engine_folders(load_settings(config))):
+        for item in read_packages(engine_folders(load_settings(config))):
             package = item.package
             table.add_row(
                 package.name,
@@ -50,7 +50,7 @@ def engines_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
         stores = open_stores(settings)
         sandbox = Sandbox(memory_mib=settings.worker.memory_mib)
         catalogue = Catalogue(
-            folders=composition.engine_folders(settings),
+            folders=engine_folders(settings),
             store=stores.engines,
             sandbox=sandbox,
             threads=settings.worker.threads,

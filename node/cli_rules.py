@@ -20,6 +20,7 @@ from node.routing import parse_rules
 from node.sandbox import Sandbox
 from node.settings import load_settings
 from node.stores import open_stores
+from node.workshop import engine_folders
 
 rules_app = typer.Typer(help="Routing rules.", no_args_is_help=True)
 
@@ -37,7 +38,7 @@ def rules_check(
             rules = parse_rules(file.read_text(encoding="utf-8"))
         else:
             settings = load_settings(config)
-            engines = read_packages(composition.engine_folders(settings))
+            engines = read_packages(engine_folders(settings))
             rules = read_rules(
                 file,
                 engines=frozenset(item.package.name for item in engines),

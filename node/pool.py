@@ -1,4 +1,4 @@
-"""The workers of one process: golden cases first, then jobs."""
+"""The workers of one process: golden cases first, then jobs; golden cases again after a rest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final
 
 import structlog
 
+from node.bell import Bell
+from node.breaker import EngineBreaker
 from node.catalogue import Catalogue
 from node.worker import Worker
 from storage.records import StorageError
@@ -20,8 +22,17 @@ log = structlog.get_logger()
 class WorkerPool:
     """Verifies the engines in the background, then lets the workers take jobs."""
 
-    def __init__(self, catalogue: Catalogue, workers: Callable[[], list[Worker]]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        breaker: EngineBreaker,
+        workers: Callable[[], list[Worker]],
+        work: Bell | None = None,
+    ) -> None:
+        """Ring `work` when an engine takes jobs again."""
         self._catalogue = catalogue
+        self._breaker = breaker
+        self._work = work or Bell()
         self._make = workers
         self._workers: list[Worker] = []
         self._stopping = threading.Event()
@@ -54,6 +65,19 @@ class WorkerPool:
         for worker in self._workers:
             worker.start()
         self._ready.set()
+        while not self._stopping.wait(AGAIN_SECONDS):
+            self._try_again()
+
+    def _try_again(self) -> None:
+        """Run the golden cases of engines that rested long enough."""
+        for name in self._breaker.due():
+            try:
+                passed = self._catalogue.verify_engine(name)
+            except StorageError as error:
+                log.error("engines.not_verified", error=str(error))
+                continue
+            self._breaker.tried(name, passed=passed)
+            self._work.ring()
 
     def _verified(self) -> bool:
         """Run the golden cases; False: the database could not take what came of them."""

@@ -245,6 +245,15 @@ class WorkerSettings(_Section):
     )
     threads: PositiveInt = Field(2, description="CPU threads of an engine.")
     max_attempts: PositiveInt = Field(3, description="Attempts until a job is dead.")
+    quarantine_studies: PositiveInt = Field(
+        3,
+        description="Studies in a row that an engine fails on until it rests: its jobs wait then.",
+    )
+    quarantine_seconds: PositiveFloat = Field(
+        600.0,
+        description="Rest of such an engine, in seconds, until its golden case is run again; "
+        "passed, it takes jobs.",
+    )
     lease_seconds: PositiveFloat = Field(
         60.0, description="Seconds without a sign of life until a job is taken from its worker."
     )

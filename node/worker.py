@@ -14,6 +14,7 @@ import structlog
 
 from engines.package import EnginePackage
 from node.bell import Bell
+from node.breaker import EngineBreaker
 from node.interfaces import DeviceIdentity
 from node.messages import InstanceMessage, JobAnswer, JobRequest, ResultMessage
 from node.sandbox import (
@@ -104,6 +105,7 @@ class Worker:
         packs: PackStore,
         objects: ObjectStore,
         engines: Callable[[str], InstalledEngine | None],
+        breaker: EngineBreaker,
         device: DeviceIdentity,
         limits: WorkerLimits,
         work: Bell | None = None,
@@ -118,6 +120,7 @@ class Worker:
         self._packs = packs
         self._objects = objects
         self._engines = engines
+        self._breaker = breaker
         self._device = device
         self._limits = limits
         self._sandbox = Sandbox(memory_mib=limits.memory_mib)
@@ -139,7 +142,9 @@ class Worker:
         while not self._stop.is_set():
             heard = self._work.rings
             try:
-                leased = self._jobs.lease(self.name, self._limits.lease_seconds)
+                leased = self._jobs.lease(
+                    self.name, self._limits.lease_seconds, without=self._breaker.resting()
+                )
             except StorageError as error:
                 log.error("worker.no_lease", worker=self.name, error=type(error).__name__)
                 leased = None
@@ -154,6 +159,7 @@ class Worker:
         try:
             outcome = self._outcome(leased)
             self._jobs.finish(leased.job.id, leased.token, outcome)
+            self._breaker.succeeded(leased.job.engine)
             log.info("job.finished", job_id=leased.job.id, state=outcome.state.value)
         except LeaseLostError:
             log.warning("job.lease_lost", job_id=leased.job.id, worker=self.name)
@@ -164,6 +170,8 @@ class Worker:
 
     def _outcome(self, leased: LeasedJob) -> JobOutcome:
         engine = self._engines(leased.job.engine)
+        if engine is None and leased.job.engine in self._breaker.resting():
+            raise SandboxCancelled("the engine rests")
         if engine is None:
             raise SandboxFailed("engine_unavailable", f"engine {leased.job.engine} is not active")
         with tempfile.TemporaryDirectory(dir=self._limits.staging) as staging:
@@ -310,6 +318,10 @@ class Worker:
             state=state.value,
             error_class=error_class.value,
         )
+        try:
+            self._breaker.failed(leased.job.engine, leased.study.id, error_class)
+        except StorageError as storage_error:
+            log.error("engine.quarantine_not_written", error=type(storage_error).__name__)
 
 
 def job_key(leased: LeasedJob) -> str:

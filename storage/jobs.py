@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -52,21 +52,18 @@ class JobStore:
         self._database = database
         self._clock = clock
 
-    def lease(self, worker: str, seconds: float) -> LeasedJob | None:
-        """Claim the most urgent job, or return None. The attempt is counted here, at the claim."""
+    def lease(
+        self, worker: str, seconds: float, *, without: Collection[str] = ()
+    ) -> LeasedJob | None:
+        """Claim the most urgent job that is not for an engine of `without`, or return None.
+
+        The attempt is counted here, at the claim.
+        """
         now = self._clock()
         until = now + timedelta(seconds=seconds)
-        wanted = (
-            select(Job.id)
-            .where(Job.state == JobState.QUEUED.value, Job.not_before <= now)
-            .order_by(Job.priority.desc(), Job.created_at, Job.id)
-            .limit(1)
-            .with_for_update(skip_locked=True, key_share=True)
-            .scalar_subquery()
-        )
         claim = (
             update(Job)
-            .where(Job.id == wanted, Job.state == JobState.QUEUED.value)
+            .where(Job.id == _most_urgent(now, without), Job.state == JobState.QUEUED.value)
             .values(
                 state=JobState.RUNNING.value,
                 attempts=Job.attempts + 1,
@@ -292,6 +289,22 @@ class JobStore:
         action = "job.dead" if spent else "job.lease_expired"
         details: dict[str, JsonValue] = {"worker": job.worker, "attempt": job.attempts}
         append_event(session, now, action, study_id=job.study_id, job_id=job.id, details=details)
+
+
+def _most_urgent(now: datetime, without: Collection[str]) -> ScalarSelect[int]:
+    """Choose the queued job that comes first, passing over those that others are claiming."""
+    return (
+        select(Job.id)
+        .where(
+            Job.state == JobState.QUEUED.value,
+            Job.not_before <= now,
+            Job.engine.not_in(sorted(without)),
+        )
+        .order_by(Job.priority.desc(), Job.created_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
+        .scalar_subquery()
+    )
 
 
 def _owned(job_id: int, token: int) -> tuple[ColumnElement[bool], ...]:

@@ -74,6 +74,7 @@ class NodeProcess:
     wait_seconds: float = 0.0
     max_attempts: int = 3
     extra: str = ""
+    worker: str = ""
     port: int = field(default_factory=free_port)
     code: Path = Path(__file__).parents[2]  # the folder that holds node, engines and storage
     process: subprocess.Popen[bytes] | None = None
@@ -131,7 +132,7 @@ sweep_seconds = 0.2
 wait_seconds = {self.wait_seconds}
 [worker]
 max_attempts = {self.max_attempts}
-lease_seconds = 3
+{self.worker}lease_seconds = 3
 idle_seconds = 0.1
 [delivery]
 lease_seconds = 3

@@ -13,7 +13,7 @@ from pydicom.uid import UID
 
 from node.pacs import StandInPacs
 from storage.records import JobRecord
-from storage.states import DeliveryState, ErrorClass, JobState
+from storage.states import DeliveryState, EngineState, ErrorClass, JobState
 from tests.end_to_end.packages import copy_package, make_it_hang
 from tests.end_to_end.processes import RULES, NodeProcess, free_port, storescu, wait_until
 from tests.end_to_end.test_kill import send
@@ -215,11 +215,7 @@ def test_hung_engine_is_killed_and_harms_nobody(tmp_path: Path, pacs: StandInPac
         extra=f'[engines]\nfolders = ["{tmp_path / "engines"}"]',
         max_attempts=1,
     )
-    dense = make_ct_series(tmp_path / "dense", slices=5, rows=64, columns=64, seed=1)
-    for file in dense:
-        dataset = dcmread(file)
-        dataset.RescaleIntercept = float(dataset.RescaleIntercept) + 2500
-        dataset.save_as(file)
+    dense = dense_series(tmp_path / "dense", 1)
     plain = make_ct_series(tmp_path / "plain", slices=5, rows=64, columns=64, seed=2)
     with node:
         storescu(node.port, dense)
@@ -232,6 +228,61 @@ def test_hung_engine_is_killed_and_harms_nobody(tmp_path: Path, pacs: StandInPac
         assert outcome["ct-body-composition"].state in {JobState.SUCCEEDED, JobState.REFUSED}
         assert [job.state for job in jobs_of(node, study_of(plain))] == [JobState.SUCCEEDED] * 2
         assert node.stop() == 0
+
+
+def test_an_engine_that_fails_on_study_after_study_rests_and_comes_back(
+    tmp_path: Path, pacs: StandInPacs
+) -> None:
+    """Its jobs wait meanwhile, and the other engine reads every study (A13)."""
+    make_it_hang(
+        copy_package(tmp_path / "engines/hangs", name="hangs", hard_deadline_seconds=3.0),
+        above=2000.0,
+    )
+    rules = RULES + RULES.replace("every-ct", "hung").replace("ct-body-composition", "hangs")
+    node = NodeProcess(
+        folder=tmp_path / "node",
+        pacs_port=pacs.port,
+        rules=rules,
+        extra=f'[engines]\nfolders = ["{tmp_path / "engines"}"]',
+        worker="quarantine_studies = 2\nquarantine_seconds = 6\n",
+        max_attempts=1,
+    )
+    dense = [dense_series(tmp_path / f"dense{seed}", seed) for seed in (1, 2)]
+    plain = make_ct_series(tmp_path / "plain", slices=5, rows=64, columns=64, seed=3)
+    with node:
+        for files in dense:
+            storescu(node.port, files)
+            node.wait_settled(study_of(files))
+        wait_until(lambda: engine_state(node, "hangs") is EngineState.UNAVAILABLE, "it rests")
+        storescu(node.port, plain)
+        node.wait_settled(study_of(plain))
+        assert [job.state for job in jobs_of(node, study_of(plain))] == [JobState.SUCCEEDED] * 2
+        assert engine_state(node, "hangs") is EngineState.ACTIVE
+        for files in dense:
+            states = {job.engine: job.state for job in jobs_of(node, study_of(files))}
+            assert states["hangs"] is JobState.DEAD
+            assert states["ct-body-composition"] in {JobState.SUCCEEDED, JobState.REFUSED}
+        log = node.log()
+        assert log.index("engine.quarantined") < log.index("engine.lifted")
+        assert node.stop() == 0
+
+
+def dense_series(folder: Path, seed: int) -> list[Path]:
+    """Make a series that the engine of these tests hangs on."""
+    files = make_ct_series(folder, slices=5, rows=64, columns=64, seed=seed)
+    for file in files:
+        dataset = dcmread(file)
+        dataset.RescaleIntercept = float(dataset.RescaleIntercept) + 2500
+        dataset.save_as(file)
+    return files
+
+
+def engine_state(node: NodeProcess, name: str) -> EngineState:
+    stores = node.stores()
+    try:
+        return stores.engines.get(name).state
+    finally:
+        stores.database.close()
 
 
 def test_no_patient_data_reaches_the_log_or_a_timeline(tmp_path: Path, node: NodeProcess) -> None:

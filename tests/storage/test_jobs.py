@@ -43,6 +43,19 @@ def test_the_most_urgent_job_is_leased_first_then_the_oldest(held: Holding) -> N
     assert held.jobs.lease("worker-1", 60) is None
 
 
+def test_jobs_of_engines_that_are_left_out_stay_queued(held: Holding) -> None:
+    held.receive()
+    first, second = held.route(jobs=2)
+    held.execute("UPDATE job SET engine = 'lungs' WHERE id = :id", id=second)
+    leased = held.jobs.lease("worker-1", 60, without={"liver"})
+    assert leased is not None
+    assert leased.job.id == second
+    assert held.jobs.lease("worker-1", 60, without={"liver"}) is None
+    waiting = held.jobs.get(first)
+    assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
+    assert held.lease().job.id == first
+
+
 def test_a_leased_job_carries_all_that_its_worker_needs(held: Holding) -> None:
     held.receive(2)
     held.receive(1)
