@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 import structlog
@@ -36,6 +37,7 @@ from node.workshop import (
     software_version,
     staging_folder,
 )
+from storage.duplicates import same_bytes
 from storage.indexing import Indexer
 from storage.overdue import OverdueLimits, OverdueStore
 from storage.pack_keeper import PackKeeper
@@ -86,7 +88,11 @@ class Node:
         self._closers.callback(self.stores.database.close)
         self._load_engines_and_rules()
         indexer = Indexer(
-            self.stores.database, self._clock, owner=self.settings.node.name, tell=tell
+            self.stores.database,
+            self._clock,
+            owner=self.settings.node.name,
+            same_bytes=partial(same_bytes, self.stores.packs),
+            tell=tell,
         )
         ingest = self._build_ingest(indexer)
         self._reconcile(indexer)

@@ -94,6 +94,8 @@ class Completion:
 
     def sweep(self) -> None:
         """Complete what is due, route what is complete. One bad study stops no other."""
+        if not self._expectations.any_to_close_or_route():
+            return
         if (self._studies.due(limit=1) or self._expectations.counted()) and self._settled():
             for study in self._expectations.counted():
                 self._guarded(study, self._complete_early)

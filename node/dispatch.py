@@ -186,6 +186,8 @@ class Dispatcher:
 
     def knock(self) -> None:
         """Ask a parked destination whether it is back; open the outbox to it when it is."""
+        if not self._deliveries.to_ask(self.destination):
+            return
         parked = {item.name: item for item in self._deliveries.destinations()}
         record = parked.get(self.destination)
         if record is None or record.parked_until is None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Set
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence, Set
+from typing import Final, NamedTuple, TypeAlias
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import (
@@ -40,6 +40,15 @@ WINDOW: Final = 4 << 10
 
 ReadBytes: TypeAlias = Callable[[int, int], bytes]
 """(offset from the start of the data set, length) -> those bytes, fewer where the data set ends."""
+
+
+class Element(NamedTuple):
+    """Where an element lies in a data set: its start, its value, and what is behind it."""
+
+    tag: int
+    start: int
+    value: int
+    end: int
 
 
 class HeaderError(Exception):
@@ -78,6 +87,28 @@ def walk(
         wanted=wanted,
     )
     return walker.collect()
+
+
+def elements_in(head: bytes, transfer_syntax_uid: str, last: int) -> Sequence[Element]:
+    """Return the elements up to a tag; none where not all of them lie in these bytes.
+
+    Args:
+        head: the first bytes of a data set.
+        transfer_syntax_uid: how it is encoded; not deflated.
+        last: the tag after which no element is wanted.
+    """
+    walker = _Walker(
+        head,
+        len(head),
+        lambda _start, _length: b"",
+        implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
+        little=transfer_syntax_uid != ExplicitVRBigEndian,
+        wanted={last},
+    )
+    try:
+        return walker.elements()
+    except HeaderError:
+        return ()
 
 
 def _inflated(data: bytes) -> bytes:
@@ -130,17 +161,35 @@ class _Walker:
             tag, length, value = self._element(position, implicit=self._implicit)
             if tag > self._last:
                 break
-            if length == UNDEFINED:
-                unknown = not self._implicit and self._vr == b"UN"
-                position = self._behind_sequence(value, implicit=self._implicit or unknown)
-                continue
-            position = self._over(value, length)
-            if tag in self._wanted:
+            position = self._behind(value, length)
+            if tag in self._wanted and length != UNDEFINED:
                 if length > LONGEST_VALUE:
                     raise HeaderError(f"{shown(tag)} is longer than {LONGEST_VALUE} bytes")
                 start = self._at(value, length)
                 found[tag] = bytes(self._window[start : start + length])
         return found
+
+    def elements(self) -> list[Element]:
+        """Return the elements up to the last that is wanted; another one stands behind them.
+
+        Raises:
+            HeaderError: they do not end so, or not all of them are there.
+        """
+        found: list[Element] = []
+        position = 0
+        while True:
+            tag, length, value = self._element(position, implicit=self._implicit)
+            if tag > self._last:
+                return found
+            start, position = position, self._behind(value, length)
+            found.append(Element(tag, start, value, position))
+
+    def _behind(self, value: int, length: int) -> int:
+        """Step over the value of the element in hand."""
+        if length != UNDEFINED:
+            return self._over(value, length)
+        unknown = not self._implicit and self._vr == b"UN"
+        return self._behind_sequence(value, implicit=self._implicit or unknown)
 
     def _plain_elements(self, position: int, found: dict[int, bytes]) -> int:
         """Take the elements of short explicit form that lie whole in the window; nearly all do.

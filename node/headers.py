@@ -17,6 +17,7 @@ from typing import Final
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import tag_for_keyword
 
+from node.header_pattern import HeaderPatterns
 from node.header_walk import HeaderError, ReadBytes, shown, walk
 from storage.records import SeriesAttributes, StudyAttributes
 
@@ -71,10 +72,12 @@ class HeaderReader:
     """Reads the headers that one association brings, one after the other."""
 
     def __init__(self) -> None:
+        self._patterns = HeaderPatterns(WANTED)
         self._key: tuple[bytes | None, ...] = ()
         self._study = StudyAttributes()
         self._series = SeriesAttributes()
-        self._uids = ("", "")
+        self._uids = ("", "", "")
+        self._maker = ("", "")
 
     def read(
         self, head: bytes | bytearray, size: int, read_bytes: ReadBytes, transfer_syntax_uid: str
@@ -91,19 +94,22 @@ class HeaderReader:
             HeaderError: the bytes are no data set in this transfer syntax, end too soon, exceed a
                 limit, or a UID is missing or malformed (PS3.5 9.1).
         """
-        raw = walk(head, size, read_bytes, transfer_syntax_uid, WANTED)
+        raw = self._patterns.read(head, transfer_syntax_uid)
+        if raw is None:
+            raw = walk(head, size, read_bytes, transfer_syntax_uid, WANTED)
+            self._patterns.learn(head, transfer_syntax_uid)
         key = tuple(map(raw.get, SHARED))
         if key != self._key:
             self._take(raw)
             self._key = key
         return IndexHeader(
-            sop_class_uid=_uid(raw, SOP_CLASS_UID),
+            sop_class_uid=self._uids[2],
             sop_instance_uid=_uid(raw, SOP_INSTANCE_UID),
             study_instance_uid=self._uids[0],
             series_instance_uid=self._uids[1],
             instance_number=_text(raw.get(INSTANCE_NUMBER, b""), ["ascii"]),
-            manufacturer=_text(raw.get(MANUFACTURER, b""), ["iso8859"]),
-            manufacturer_model_name=_text(raw.get(MODEL_NAME, b""), ["iso8859"]),
+            manufacturer=self._maker[0],
+            manufacturer_model_name=self._maker[1],
             study=self._study,
             series=self._series,
         )
@@ -119,6 +125,11 @@ class HeaderReader:
         self._uids = (
             _uid(raw, _tag("StudyInstanceUID")),
             _uid(raw, _tag("SeriesInstanceUID")),
+            _uid(raw, SOP_CLASS_UID),
+        )
+        self._maker = (
+            _text(raw.get(MANUFACTURER, b""), ["iso8859"]),
+            _text(raw.get(MODEL_NAME, b""), ["iso8859"]),
         )
         self._study = StudyAttributes(
             patient_id=text("PatientID"),
@@ -193,8 +204,6 @@ MANUFACTURER: Final = _tag("Manufacturer")
 MODEL_NAME: Final = _tag("ManufacturerModelName")
 CHARACTER_SET: Final = _tag("SpecificCharacterSet")
 SHARED: Final = tuple(
-    tag
-    for tag in sorted(WANTED)
-    if tag not in {SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER, MANUFACTURER, MODEL_NAME}
+    tag for tag in sorted(WANTED) if tag not in {SOP_INSTANCE_UID, INSTANCE_NUMBER}
 )
 """What the instances of a series have in common."""

@@ -32,7 +32,7 @@ from node.interfaces import (
     TooLarge,
 )
 from node.quotas import Quotas
-from storage.digests import new_digest
+from storage.digests import InstanceDigest
 from storage.expectations import ExpectationStore
 from storage.indexing import Ended, Indexer, Opened
 from storage.notes import Entry, NoteWriter
@@ -169,7 +169,7 @@ class StudyIntake(Intake):
         self._pack: Pack | None = None
         self._head = bytearray()
         self._size = 0
-        self._digest = new_digest()
+        self._digest = InstanceDigest()
         self._pending: Sequence[memoryview] = ()
         self._named = ("", "", "")  # SOP class, SOP instance, transfer syntax
 
@@ -184,7 +184,7 @@ class StudyIntake(Intake):
         self._size = 0
         self._head.clear()
         self._pending = ()
-        self._digest = new_digest()
+        self._digest = InstanceDigest()
         try:
             self._open_pack().begin(part10_prefix(*self._named))
         except StorageError as error:
@@ -275,7 +275,11 @@ class StudyIntake(Intake):
         self.abandon()
         head, at = bytes(self._head), self._ingest.clock()
         reason = f"{error}; its first {len(head)} bytes are kept"
-        self._digest, self._size, self._pending = new_digest(head), len(head), [memoryview(head)]
+        self._digest, self._size, self._pending = (
+            InstanceDigest(head),
+            len(head),
+            [memoryview(head)],
+        )
         try:
             self._open_pack().begin(part10_prefix(*self._named))
             self._keep(self._quarantined(reason), self._notes.of_quarantine(reason, at), at)

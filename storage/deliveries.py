@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, Row, Select, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -30,6 +30,17 @@ ACTIONS: Final[Mapping[DeliveryState, str]] = {
     DeliveryState.QUEUED: "delivery.retried",
     DeliveryState.SUPERSEDED: "delivery.superseded",
 }
+WAITING: Final = select(Delivery.id).where(
+    Delivery.destination == bindparam("destination"),
+    Delivery.state == DeliveryState.QUEUED.value,
+    Delivery.not_before <= bindparam("now"),
+)
+EXPIRED: Final = select(Delivery.id).where(
+    Delivery.state == DeliveryState.SENDING.value, Delivery.lease_until < bindparam("now")
+)
+PARKED: Final = select(Destination.name).where(
+    Destination.name == bindparam("destination"), Destination.parked_until <= bindparam("now")
+)
 
 
 class DeliveryStore:
@@ -66,6 +77,8 @@ class DeliveryStore:
     def lease(self, destination: str, *, limit: int, seconds: float) -> Sequence[LeasedDelivery]:
         """Claim what waits for a destination, oldest first; nothing while it is parked."""
         now = self._clock()
+        if not self._database.finds(WAITING, now=now, destination=destination):
+            return []
         with self._database.transaction() as session:
             row = session.get(Destination, destination)
             if row is None or row.parked_until is not None:
@@ -152,6 +165,10 @@ class DeliveryStore:
             tell_studies(session, now, "destination.parked", destination, counts, whole=first)
             return len(ids)
 
+    def to_ask(self, destination: str) -> bool:
+        """Say whether a destination is parked, and its time has come to be asked."""
+        return self._database.finds(PARKED, now=self._clock(), destination=destination)
+
     def unpark(self, destination: str) -> int:
         """Close a destination's breaker: what was parked waits to be sent; return how many."""
         now = self._clock()
@@ -172,6 +189,8 @@ class DeliveryStore:
         Those of an older revision of their study are SUPERSEDED.
         """
         now = self._clock()
+        if not self._database.finds(EXPIRED, now=now):
+            return 0
         expired = (Delivery.state == DeliveryState.SENDING.value, Delivery.lease_until < now)
         with self._database.transaction() as session:
             ids = session.scalars(select(Delivery.id).where(*expired)).all()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Select, delete, exists, select
+from sqlalchemy import Select, bindparam, delete, exists, literal, or_, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -28,6 +28,20 @@ from storage.states import (
 )
 
 WAITS: Final = "study.waits"
+ANY_TO_CLOSE_OR_ROUTE: Final = select(literal(1)).where(
+    or_(
+        exists().where(Study.state == StudyState.COMPLETE.value),
+        exists().where(
+            Study.state == StudyState.RECEIVING.value, Study.complete_after <= bindparam("now")
+        ),
+        exists().where(
+            Study.state == StudyState.RECEIVING.value,
+            Expectation.study_instance_uid == Study.study_instance_uid,
+            Expectation.series_instance_uid == "",
+            Expectation.state == ExpectationState.COUNTED.value,
+        ),
+    )
+)
 STUCK_SECONDS: Final = 60.0
 """A study that is due for so long is not asked about any more: something else holds it."""
 
@@ -175,6 +189,13 @@ class ExpectationStore:
         )
         query = _receiving().where(said, Study.complete_after > self._clock())
         return self._read(query.order_by(Study.last_received_at.desc()).limit(limit))
+
+    def any_to_close_or_route(self) -> bool:
+        """Say whether `counted`, or a store's `due` or `to_route`, may find a study: a cheap look.
+
+        It asks at each look of an idle node, and of one whose scanners send for hours.
+        """
+        return self._database.finds(ANY_TO_CLOSE_OR_ROUTE, now=self._clock())
 
     def received(self, study_id: int) -> Mapping[str, frozenset[str]]:
         """Return the SOP Instance UIDs that are held of a study, by Series Instance UID."""

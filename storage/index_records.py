@@ -97,6 +97,15 @@ class NewInstance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One instance that was acknowledged, or is about to be, and who brought it when."""
+
+    new: NewInstance
+    at: datetime
+    association_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantinedInstance:
     """Bytes that were kept although they cannot be indexed, with the reason."""
 

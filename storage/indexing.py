@@ -19,19 +19,23 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
+from storage.duplicates import twins_of
 from storage.events import Clock
 from storage.models import Association, Pack
 from storage.notes import Entry
-from storage.receiving import Arrival, keep_note, receive, set_aside
+from storage.receiving import receive
 from storage.records import (
+    Arrival,
     Brought,
     ConstraintError,
     DataRefusedError,
     JsonValue,
+    Location,
     NewInstance,
     Recorded,
     StorageError,
 )
+from storage.setting_aside import keep_not_indexed, keep_note, set_aside
 from storage.states import AssociationState, ReceiptOutcome
 
 MOST_IN_ONE: Final = 1000
@@ -43,6 +47,11 @@ LONGEST_WAIT_SECONDS: Final = 2.0
 
 Tell: TypeAlias = Callable[[str, Mapping[str, JsonValue]], None]
 """(what happened, details without patient data): the caller's log."""
+SameBytes: TypeAlias = Callable[[Location, Location, int], bool]
+"""(where one instance lies, where another, size of their data sets) -> whether these are equal."""
+NO_DUPLICATE: Final = (
+    "its digest is that of an instance with the same UID, and its bytes are not: it was made so"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +87,14 @@ class Indexer:
         *,
         owner: str = "",
         most_waiting: int = 20_000,
+        same_bytes: SameBytes = lambda _one, _other, _size: True,
         tell: Tell = lambda _what, _details: None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._owner = owner
         self._most_waiting = most_waiting
+        self._same_bytes = same_bytes
         self._tell = tell
         self._items: deque[Item] = deque()
         self._changed = threading.Condition()
@@ -263,6 +274,28 @@ class Indexer:
             self._end(session, [item for item in lot if isinstance(item, Ended)], ids)
         self._ids = ids
         self._tell_unusual(recorded)
+        duplicates = [
+            arrival
+            for arrival, record in zip(arrivals, recorded, strict=True)
+            if record.outcome is ReceiptOutcome.DUPLICATE
+        ]
+        if duplicates:
+            self._compare(duplicates)
+
+    def _compare(self, duplicates: Sequence[Arrival]) -> None:
+        """Hold duplicates against the bytes that they are taken for: a digest can be made up."""
+        try:
+            with self._database.reading() as session:
+                pairs = twins_of(session, duplicates)
+            for arrival, twin in pairs:
+                new = arrival.new
+                if self._same_bytes(new.location, twin, new.size):
+                    continue
+                self._tell("instance.no_duplicate", {"digest": new.digest})
+                with self._database.transaction() as session:
+                    keep_not_indexed(session, arrival, NO_DUPLICATE)
+        except StorageError as error:  # the rows are written: they must not be written again
+            self._tell("duplicates.not_compared", {"error": str(error)})
 
     def _tell_unusual(self, recorded: Sequence[Recorded]) -> None:
         counts = Counter(record.outcome.value for record in recorded)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -45,6 +45,14 @@ def series_key(series_instance_uids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(series_instance_uids)).encode()).hexdigest()
 
 
+WAITING: Final = select(Job.id).where(
+    Job.state == JobState.QUEUED.value, Job.not_before <= bindparam("now")
+)
+EXPIRED: Final = select(Job.id).where(
+    Job.state == JobState.RUNNING.value, Job.lease_until < bindparam("now")
+)
+
+
 class JobStore:
     """Hands jobs out and takes their outcomes; each method is one transaction."""
 
@@ -60,6 +68,8 @@ class JobStore:
         The attempt is counted here, at the claim.
         """
         now = self._clock()
+        if not self._database.finds(WAITING, now=now):
+            return None
         until = now + timedelta(seconds=seconds)
         claim = (
             update(Job)
@@ -191,6 +201,8 @@ class JobStore:
     def expire_leases(self) -> Sequence[int]:
         """Return jobs whose owner fell silent to the queue, or DEAD when attempts are spent."""
         now = self._clock()
+        if not self._database.finds(EXPIRED, now=now):
+            return []
         with self._database.transaction() as session:
             jobs = session.scalars(
                 select(Job)

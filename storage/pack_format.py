@@ -8,14 +8,16 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from storage.digests import new_digest
+from storage.digests import INSTANCE_DIGEST_BYTES, InstanceDigest
+from storage.errors import StorageError
 from storage.records import Location
 
-MAGIC: Final = b"WETREAD PACK 1\r\n"
-HEAD: Final = struct.Struct("<4xII4xQII32s")
+MAGIC: Final = b"WETREAD PACK 2\r\n"
+HEAD: Final = struct.Struct(f"<4xII4xQII{INSTANCE_DIGEST_BYTES}s16x")
 """CRC-32 of the pack's id and what follows; CRC-32 of the note; lengths of data, prefix and note;
 digest of the data. The id is random, so that nobody can send bytes that look like a record."""
 FRAME: Final = 64
+FAMILY: Final = MAGIC[:13]
 MARK: Final = b"INST"
 FIRST: Final = 64
 """Where the first record of a pack starts: behind MAGIC and the pack's id."""
@@ -31,6 +33,17 @@ class PackRecord:
     size: int
     note: bytes
     end: int
+
+
+def check_version(descriptor: int, name: str) -> None:
+    """Hold that a pack is of this version: what another wrote must not be taken for unfinished.
+
+    Raises:
+        StorageError: it is not.
+    """
+    magic = os.pread(descriptor, len(MAGIC), 0)
+    if magic.startswith(FAMILY) and magic != MAGIC:
+        raise StorageError(f"pack {name} was written by another version of this program")
 
 
 def head_of(salt: bytes, data: int, prefix: int, note: bytes, digest: bytes) -> bytes:
@@ -66,11 +79,11 @@ def record_at(descriptor: int, name: str, salt: bytes, start: int) -> PackRecord
 
 
 def _digest_agrees(descriptor: int, start: int, length: int, expected: bytes) -> bool:
-    digest, position, stop = new_digest(), start, start + length
+    digest, position, stop = InstanceDigest(), start, start + length
     while position < stop:
         chunk = os.pread(descriptor, min(CHUNK, stop - position), position)
         if not chunk:
             return False
         digest.update(chunk)
         position += len(chunk)
-    return bool(digest.digest() == expected)
+    return digest.digest() == expected

@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Final
 
 from storage.disk import punch_hole, resource_error, sync_folder
-from storage.pack_format import CHUNK, FIRST, FRAME, MAGIC, PackRecord, head_of, record_at
+from storage.pack_format import (
+    CHUNK,
+    FIRST,
+    FRAME,
+    MAGIC,
+    PackRecord,
+    check_version,
+    head_of,
+    record_at,
+)
 from storage.records import Location
 
 MOST_PIECES: Final = 1000  # and some of ours; a system call takes 1024
@@ -288,11 +297,16 @@ class PackStore:
         return found
 
     def records(self, name: str, start: int = 0) -> Iterator[PackRecord]:
-        """Yield the finished records of a pack from a position on, each checked whole."""
+        """Yield the finished records of a pack from a position on, each checked whole.
+
+        Raises:
+            StorageError: another version wrote the pack, in another way.
+        """
         path = self.folder / f"{_name(name)}{SUFFIX}"
         salt = uuid.UUID(name).bytes
         position = max(start, FIRST)
         with path.open("rb") as file:
+            check_version(file.fileno(), name)
             while (record := record_at(file.fileno(), name, salt, position)) is not None:
                 yield record
                 position = record.end

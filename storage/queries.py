@@ -85,6 +85,8 @@ def quarantine_record(row: Quarantine) -> QuarantineRecord:
 def study_records(session: Session, query: Select[Study]) -> list[StudyRecord]:
     """Return the studies of a query with their counts: three statements however many there are."""
     rows = session.scalars(query).all()
+    if not rows:
+        return []
     ids = [row.id for row in rows]
     sizes = _sizes(session, ids)
     modalities = _modalities(session, ids)

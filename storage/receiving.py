@@ -8,28 +8,52 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
+from storage.bulk import BulkInsert
 from storage.events import append_event
-from storage.models import Association, Instance, Job, Quarantine, Receipt, Result, Series, Study
-from storage.records import NewInstance, QuarantinedInstance, Recorded
+from storage.models import Association, Instance, Job, Receipt, Result, Series, Study
+from storage.records import Arrival, NewInstance, Recorded
 from storage.revisions import chunks_of, open_revision
 from storage.states import InstanceState, ReceiptOutcome, StudyState
 
-INSTANCES: Final = cast("Table", Instance.__table__)
-RECEIPTS: Final = cast("Table", Receipt.__table__)
+INSERT_INSTANCES: Final = BulkInsert(
+    cast("Table", Instance.__table__),
+    [
+        "study_id",
+        "series_id",
+        "association_id",
+        "sop_instance_uid",
+        "sop_class_uid",
+        "transfer_syntax_uid",
+        "instance_number",
+        "digest",
+        "size",
+        "pack",
+        "pack_offset",
+        "length",
+        "state",
+        "received_at",
+        "revision",
+    ],
+)
+INSERT_RECEIPTS: Final = BulkInsert(
+    cast("Table", Receipt.__table__),
+    ["at", "association_id", "sop_instance_uid", "digest", "outcome"],
+)
+DIGESTS: Final = select(Instance.series_id, Instance.sop_instance_uid, Instance.digest).where(
+    Instance.series_id.in_(bindparam("series", expanding=True)),
+    Instance.sop_instance_uid.in_(bindparam("uids", expanding=True)),
+)
+OWN_RESULTS: Final = (
+    select(Result.sop_instance_uid, Study)
+    .join(Job, Job.study_id == Study.id)
+    .join(Result, Result.job_id == Job.id)
+    .where(Result.sop_instance_uid.in_(bindparam("uids", expanding=True)))
+)
 TOLD: Final = frozenset({ReceiptOutcome.CONFLICT, ReceiptOutcome.OWN_RESULT})
 """Outcomes that are out of the ordinary and so stand on the timeline."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """One instance that was acknowledged, or is about to be, and who brought it when."""
-
-    new: NewInstance
-    at: datetime
-    association_id: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,18 +64,28 @@ class _Batch:
     series: dict[tuple[int, str], int]
     known: dict[tuple[int, str], set[str]]
     own: Mapping[str, Study]
-    instances: list[dict[str, Any]] = field(default_factory=list)
-    receipts: list[dict[str, Any]] = field(default_factory=list)
+    quiet: dict[int, _Quiet] = field(default_factory=dict)
+    instances: list[tuple[Any, ...]] = field(default_factory=list)
+    receipts: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Quiet:
+    """The last moment that something came for a study, and until when it is not quiet."""
+
+    last: datetime
+    until: datetime
 
 
 def receive(session: Session, arrivals: Sequence[Arrival]) -> list[Recorded]:
     """Index instances in the order they came, with their receipts, within one transaction."""
     batch = _look_up(session, arrivals)
     recorded = [_receive_one(session, batch, arrival) for arrival in arrivals]
+    for study in batch.studies.values():
+        _move_quiet_time(study, batch.quiet.get(study.id))
     session.flush()
-    if batch.instances:
-        session.execute(insert(INSTANCES), batch.instances)
-    session.execute(insert(RECEIPTS), batch.receipts)
+    INSERT_INSTANCES(session, batch.instances)
+    INSERT_RECEIPTS(session, batch.receipts)
     counts = Counter(arrival.association_id for arrival in arrivals)
     for association_id, count in counts.items():
         if association_id is not None:
@@ -78,20 +112,30 @@ def _receive_one(session: Session, batch: _Batch, arrival: Arrival) -> Recorded:
         return _receipt(session, batch, arrival, study, ReceiptOutcome.DUPLICATE)
     state = InstanceState.CONFLICT if known else InstanceState.CURRENT
     if not known:
-        _take_in(session, study, arrival)
+        _take_in(session, batch, study, arrival)
     batch.instances.append(_instance(arrival, study, series_id, state))
     outcome = ReceiptOutcome.CONFLICT if known else ReceiptOutcome.STORED
     known.add(new.digest)
     return _receipt(session, batch, arrival, study, outcome)
 
 
-def _take_in(session: Session, study: Study, arrival: Arrival) -> None:
+def _take_in(session: Session, batch: _Batch, study: Study, arrival: Arrival) -> None:
     """Move the quiet time on; open the next revision of a study that no longer receives."""
     if study.state != StudyState.RECEIVING.value:
         open_revision(session, study, arrival.at, reason="late instance", by="node")
-    study.last_received_at = max(study.last_received_at, arrival.at)
-    quiet = arrival.at + timedelta(seconds=arrival.new.quiet_seconds)
-    study.complete_after = max(study.complete_after, quiet)
+    until = arrival.at + timedelta(seconds=arrival.new.quiet_seconds)
+    quiet = batch.quiet.get(study.id)
+    if quiet is None:
+        batch.quiet[study.id] = _Quiet(arrival.at, until)
+        return
+    quiet.last = max(quiet.last, arrival.at)
+    quiet.until = max(quiet.until, until)
+
+
+def _move_quiet_time(study: Study, quiet: _Quiet | None) -> None:
+    if quiet is not None:
+        study.last_received_at = max(study.last_received_at, quiet.last)
+        study.complete_after = max(study.complete_after, quiet.until)
 
 
 def _receipt(
@@ -104,13 +148,7 @@ def _receipt(
     """Note the receipt; what is out of the ordinary stands on the timeline too."""
     new = arrival.new
     batch.receipts.append(
-        {
-            "at": arrival.at,
-            "association_id": arrival.association_id,
-            "sop_instance_uid": new.sop_instance_uid,
-            "digest": new.digest,
-            "outcome": outcome.value,
-        }
+        (arrival.at, arrival.association_id, new.sop_instance_uid, new.digest, outcome.value)
     )
     if outcome in TOLD:
         append_event(
@@ -123,57 +161,6 @@ def _receipt(
     if study is None:
         return Recorded(outcome=outcome, study_id=0, revision=0)
     return Recorded(outcome=outcome, study_id=study.id, revision=study.revision)
-
-
-def set_aside(session: Session, arrival: Arrival, reason: str) -> None:
-    """Account for an acknowledged instance that the index refuses: kept, visible, with a reason."""
-    new = arrival.new
-    item = QuarantinedInstance(
-        digest=new.digest,
-        size=new.size,
-        location=new.location,
-        reason=reason,
-        listener=new.listener,
-        calling_ae=new.calling_ae,
-        peer_address=new.peer_address,
-    )
-    keep_note(session, item, arrival.at, arrival.association_id, action="instance.not_indexed")
-    session.add(
-        Receipt(
-            at=arrival.at,
-            association_id=arrival.association_id,
-            sop_instance_uid=new.sop_instance_uid[:64],
-            digest=new.digest,
-            outcome=ReceiptOutcome.NOT_INDEXED.value,
-        )
-    )
-
-
-def keep_note(
-    session: Session,
-    item: QuarantinedInstance,
-    at: datetime,
-    association_id: int | None,
-    *,
-    action: str = "instance.quarantined",
-) -> None:
-    """Write down bytes that could not be indexed, within the caller's transaction."""
-    session.add(
-        Quarantine(
-            at=at,
-            association_id=association_id,
-            listener=item.listener,
-            calling_ae=item.calling_ae,
-            peer_address=item.peer_address,
-            digest=item.digest,
-            size=item.size,
-            pack=item.location.pack,
-            pack_offset=item.location.offset,
-            length=item.location.length,
-            reason=item.reason,
-        )
-    )
-    append_event(session, at, action, details={"digest": item.digest})
 
 
 # ---------------------------------------------------------------- looking up
@@ -217,14 +204,10 @@ def _known_series(session: Session, study_ids: Sequence[int]) -> dict[tuple[int,
 def _known_digests(
     session: Session, series_ids: Iterable[int], uids: Iterable[str]
 ) -> dict[tuple[int, str], set[str]]:
-    wanted = set(series_ids)
-    query = select(Instance.series_id, Instance.sop_instance_uid, Instance.digest)
+    wanted = list(series_ids)
     found: dict[tuple[int, str], set[str]] = {}
     for chunk in chunks_of(sorted(uids)):
-        rows = session.execute(
-            query.where(Instance.series_id.in_(wanted), Instance.sop_instance_uid.in_(chunk))
-        )
-        for series_id, uid, digest in rows:
+        for series_id, uid, digest in session.execute(DIGESTS, {"series": wanted, "uids": chunk}):
             found.setdefault((series_id, uid), set()).add(digest)
     return found
 
@@ -233,12 +216,7 @@ def _own_results(session: Session, uids: Iterable[str]) -> dict[str, Study]:
     """Return which of the instances are our own results, and their studies (NET-01)."""
     found: dict[str, Study] = {}
     for chunk in chunks_of(sorted(uids)):
-        rows = session.execute(
-            select(Result.sop_instance_uid, Study)
-            .join(Job, Job.study_id == Study.id)
-            .join(Result, Result.job_id == Job.id)
-            .where(Result.sop_instance_uid.in_(chunk))
-        )
+        rows = session.execute(OWN_RESULTS, {"uids": chunk})
         found |= {uid: study for uid, study in rows}  # noqa: C416 - rows are not tuples to mypy
     return found
 
@@ -299,22 +277,23 @@ def _series(session: Session, batch: _Batch, new: NewInstance, study_id: int) ->
 
 def _instance(
     arrival: Arrival, study: Study, series_id: int, state: InstanceState
-) -> dict[str, Any]:
-    new = arrival.new
-    return {
-        "study_id": study.id,
-        "series_id": series_id,
-        "association_id": arrival.association_id,
-        "sop_instance_uid": new.sop_instance_uid,
-        "sop_class_uid": new.sop_class_uid,
-        "transfer_syntax_uid": new.transfer_syntax_uid,
-        "instance_number": new.instance_number,
-        "digest": new.digest,
-        "size": new.size,
-        "pack": new.location.pack,
-        "pack_offset": new.location.offset,
-        "length": new.location.length,
-        "state": state.value,
-        "received_at": arrival.at,
-        "revision": study.revision,
-    }
+) -> tuple[Any, ...]:
+    """Return a row in the order of INSERT_INSTANCES."""
+    new, location = arrival.new, arrival.new.location
+    return (
+        study.id,
+        series_id,
+        arrival.association_id,
+        new.sop_instance_uid,
+        new.sop_class_uid,
+        new.transfer_syntax_uid,
+        new.instance_number,
+        new.digest,
+        new.size,
+        location.pack,
+        location.offset,
+        location.length,
+        state.value,
+        arrival.at,
+        study.revision,
+    )

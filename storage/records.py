@@ -18,6 +18,7 @@ from storage.errors import (
     SupersededError,
 )
 from storage.index_records import (
+    Arrival,
     Brought,
     InstanceRecord,
     JsonValue,
@@ -41,6 +42,7 @@ from storage.states import (
 )
 
 __all__ = [
+    "Arrival",
     "AssociationRecord",
     "Brought",
     "Conservation",

@@ -28,8 +28,9 @@ from storage.queries import (
     series_record,
     study_records,
 )
-from storage.receiving import Arrival, keep_note, receive
+from storage.receiving import receive
 from storage.records import (
+    Arrival,
     Conservation,
     ConstraintError,
     InstanceRecord,
@@ -44,6 +45,7 @@ from storage.records import (
     StudyRecord,
 )
 from storage.revisions import move_study, open_revision
+from storage.setting_aside import keep_note
 from storage.states import (
     AssociationState,
     InstanceState,

@@ -26,7 +26,7 @@ from node.ingest import IngestLimits, OwnDevice, StudyIngest  # noqa: E402
 from node.interfaces import Source  # noqa: E402
 from node.quotas import Quotas, Watermarks  # noqa: E402
 from storage.database import Database, migrate  # noqa: E402
-from storage.digests import new_digest  # noqa: E402
+from storage.digests import InstanceDigest  # noqa: E402
 from storage.expectations import ExpectationStore  # noqa: E402
 from storage.indexing import Indexer  # noqa: E402
 from storage.pack_format import FIRST  # noqa: E402
@@ -76,7 +76,7 @@ class Parts:
     def digest(self, count: int) -> None:
         """Work out digests alone."""
         for _, pieces in self.images(count):
-            digest = new_digest()
+            digest = InstanceDigest()
             for piece in pieces:
                 digest.update(piece)
             digest.digest()

@@ -233,7 +233,7 @@ class _Association:
     def _status(self) -> int:
         """Return the status of the next response (PS3.7 9.3.1.2)."""
         kind, body = self._pdu()
-        place = body.find(STATUS)
+        place = body.rfind(STATUS)  # a message id may look like it, before
         if kind != DATA or place < 0:
             raise ConnectionError(f"a PDU of type {kind} instead of a response")
         return int.from_bytes(body[place + 8 : place + 10], "little")

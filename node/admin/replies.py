@@ -116,7 +116,7 @@ class Series(Reply):
 
 
 class Instance(Reply):
-    """One instance that is held. `digest` is the BLAKE3 of its data set as received."""
+    """One instance that is held. `digest` is the XXH3-128 of its data set as received."""
 
     series_instance_uid: str
     sop_instance_uid: str

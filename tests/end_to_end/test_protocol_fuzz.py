@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import pytest
-from blake3 import blake3
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -30,6 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from storage.digests import InstanceDigest
 from tests.end_to_end.guarded import GuardedNode
 from tests.end_to_end.pdus import (
     ASSOCIATE_AC,
@@ -368,7 +368,7 @@ def test_no_conversation_does_any_harm(ledger: Ledger, capsys: pytest.CaptureFix
 def has_rows(ledger: Ledger) -> bool:
     digests = {row.sop_instance_uid: row.digest for row in ledger.node.instances(STUDY)}
     taken = ledger.acknowledged.items()
-    return all(digests.get(uid) == blake3(content).hexdigest() for uid, content in taken)
+    return all(digests.get(uid) == InstanceDigest(content).hexdigest() for uid, content in taken)
 
 
 def written(pack: Path) -> bytes:

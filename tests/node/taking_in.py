@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from pydicom import dcmread
@@ -15,6 +16,7 @@ from node.quotas import Quotas, Watermarks
 from node.reconcile import Reconciled, Reconciliation
 from storage.associations import AssociationStore
 from storage.database import Database, migrate
+from storage.duplicates import same_bytes
 from storage.events import EventStore
 from storage.expectations import ExpectationStore
 from storage.indexing import Indexer
@@ -49,7 +51,10 @@ class TakingIn:
         self.events = EventStore(self.database, clock)
         self.told: list[str] = []
         self.indexer = Indexer(
-            self.database, clock, tell=lambda what, _details: self.told.append(what)
+            self.database,
+            clock,
+            same_bytes=partial(same_bytes, self.packs),
+            tell=lambda what, _details: self.told.append(what),
         )
         self.ingest = StudyIngest(
             packs=self.packs,

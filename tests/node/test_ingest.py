@@ -19,7 +19,7 @@ from node.interfaces import (
     TooLarge,
 )
 from node.quotas import Watermarks
-from storage.digests import new_digest
+from storage.digests import InstanceDigest
 from storage.states import AssociationState
 from tests.factories import make_ct_series
 from tests.node.listeners.receiving import data_set_bytes
@@ -109,7 +109,7 @@ def test_object_beyond_the_limit_is_refused_and_its_head_is_quarantined(
     assert head == data_set_bytes(file)[: kept.size]
     assert kept.size <= HEAD_BYTES
     assert kept.reason == f"the object has more than 10 bytes; its first {kept.size} bytes are kept"
-    assert kept.digest == new_digest(head).hexdigest()
+    assert kept.digest == InstanceDigest(head).hexdigest()
     assert bench.studies.list() == []
     bench.close()
 

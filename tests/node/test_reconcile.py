@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.interfaces import Source
-from storage.digests import new_digest
+from storage.digests import InstanceDigest
 from storage.pack_format import FIRST
 from storage.states import AssociationState
 from tests.factories import make_ct_series
@@ -89,7 +89,7 @@ def test_record_with_a_note_of_another_version_is_raised(tmp_path: Path) -> None
     bench = TakingIn(tmp_path)
     pack = bench.packs.borrow()
     pack.begin(b"prefix")
-    pack.finish(new_digest().digest(), b"{}")
+    pack.finish(InstanceDigest().digest(), b"{}")
     assert bench.reconcile().unread == 1
     assert bench.events.recent(1)[0].action == "record.unread"
     bench.database.close()

@@ -9,7 +9,7 @@ import pytest
 from storage.errors import ConstraintError, NotFoundError
 from storage.expectations import ExpectationStore, Said, SaidRecord, SeriesSaid
 from storage.states import AssociationState, ExpectationSource, ExpectationState, TransitionError
-from tests.storage.holding import QUIET, STUDY, Holding
+from tests.storage.holding import QUIET, STUDY, Holding, routing
 
 ARCHIVE, STEP = ExpectationSource.ARCHIVE, ExpectationSource.PROCEDURE_STEP
 COUNTED, IN_PROGRESS = ExpectationState.COUNTED, ExpectationState.IN_PROGRESS
@@ -182,6 +182,30 @@ def test_only_what_was_counted_finds_studies(held: Holding, said: ExpectationSto
     assert said.counted() == []
     said.updated(STEP, "2.25.1", COMPLETED, {"1.2": SeriesSaid(instances=1)})
     assert len(said.counted()) == 1
+
+
+def test_a_cheap_look_tells_when_a_study_may_be_closed_or_routed(
+    held: Holding, said: ExpectationStore
+) -> None:
+    looks = [said.any_to_close_or_route()]
+    held.receive(1)
+    looks.append(said.any_to_close_or_route())
+    held.clock.advance(QUIET + 1)
+    looks.append(said.any_to_close_or_route())  # quiet for long enough
+    record = held.complete(STUDY)
+    looks.append(said.any_to_close_or_route())  # complete, and not routed
+    rules = held.rules.save("rules", by="test")
+    held.studies.route(record.id, record.revision, routing(rules.revision, 1), 3)
+    looks.append(said.any_to_close_or_route())
+    assert looks == [False, False, True, True, False]
+
+
+def test_a_cheap_look_sees_a_number_that_was_given(held: Holding, said: ExpectationStore) -> None:
+    held.receive(1)
+    said.announced(step())
+    assert not said.any_to_close_or_route()
+    said.updated(STEP, "2.25.1", COMPLETED, {"1.2": SeriesSaid(instances=1)})
+    assert said.any_to_close_or_route()
 
 
 def test_received_instances_are_told_by_series(held: Holding, said: ExpectationStore) -> None:
