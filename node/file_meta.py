@@ -16,15 +16,15 @@ def part10_prefix(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid
 
     The preamble is ours, zeros: what a sender puts there is never kept.
     """
-    before, behind = _around(sop_class_uid, transfer_syntax_uid)
-    group = before + _element(0x0003, b"UI", _padded(sop_instance_uid, b"\0")) + behind
-    return PREAMBLE + _element(0x0000, b"UL", struct.pack("<I", len(group))) + group
+    uid = _padded(sop_instance_uid, b"\0")
+    before, behind = _around(sop_class_uid, transfer_syntax_uid, len(uid))
+    return before + uid + behind
 
 
 @lru_cache(maxsize=512)
-def _around(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
-    """Return what stands before and behind Media Storage SOP Instance UID."""
-    before = (
+def _around(sop_class_uid: str, transfer_syntax_uid: str, uid_length: int) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the value of Media Storage SOP Instance UID."""
+    first = (
         b"\x02\x00\x01\x00OB\x00\x00" + struct.pack("<I", 2) + b"\x00\x01"  # the version
         + _element(0x0002, b"UI", _padded(sop_class_uid, b"\0"))
     )  # fmt: skip
@@ -33,7 +33,10 @@ def _around(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]
         + _element(0x0012, b"UI", _padded(IMPLEMENTATION_CLASS_UID, b"\0"))
         + _element(0x0013, b"SH", _padded(IMPLEMENTATION_VERSION_NAME, b" "))
     )
-    return before, behind
+    heading = struct.pack("<HH2sH", 0x0002, 0x0003, b"UI", uid_length)
+    length = len(first) + len(heading) + uid_length + len(behind)
+    group_length = _element(0x0000, b"UL", struct.pack("<I", length))
+    return PREAMBLE + group_length + first + heading, behind
 
 
 def _padded(text: str, padding: bytes) -> bytes:

@@ -1,13 +1,13 @@
 """Received instances, one behind the other in append-only files: one sync makes one durable.
 
 A pack is written by one association at a time. Each record in it is a whole DICOM file (PS3.10) and
-a note that says what the index must know, framed by a head that is written last:
+a note that says what the index must know, framed by a head:
 
     head (FRAME)  preamble, file meta, data set  note  padding to 8 bytes
 
-A record whose head and digest agree was finished; the sender of any other one was never answered.
-Packs are filled with zeros in advance where they can be: a sync then has only data to write and
-no space to allocate, which is several times as fast on a journaling file system.
+A record whose head, digest and note agree was finished; the sender of any other one was never
+answered. Packs are filled with zeros in advance where they can be: a sync then has only data to
+write and no space to allocate, which is several times as fast on a journaling file system.
 """
 
 from __future__ import annotations
@@ -90,17 +90,26 @@ class Pack:
             pieces = ()
         length = self.location(pieces).length
         behind = self.end + FRAME + length + len(note)
-        self._put([*pieces, note, bytes(-behind % 8)])
         head = head_of(self._salt, length - self._prefix, self._prefix, note, digest)
-        try:
-            os.pwrite(self.descriptor, head, self.end)
-        except OSError as error:
-            raise resource_error(error) from error
+        rest = [*pieces, note, bytes(-behind % 8)]
+        if self._held:  # nothing of it was written yet: all in one go
+            self._held = head + self._held
+            self._position = self.end
+            self._put(rest)
+        else:
+            self._put(rest)
+            self._put_head(head)
         self.unsynced += self._position - self.end
         if self._durable:
             self.sync()
         self.end = self._position
         self.open_record = False
+
+    def _put_head(self, head: bytes) -> None:
+        try:
+            os.pwrite(self.descriptor, head, self.end)
+        except OSError as error:
+            raise resource_error(error) from error
 
     def abandon(self) -> None:
         """Give the open record up: the next one takes its place, and its space goes back."""

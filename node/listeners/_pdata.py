@@ -20,13 +20,15 @@ P_DATA: Final = 0x04
 PDU_AND_PDV: Final = struct.Struct(">BxIIBB")
 """PDU type and length, PDV length, presentation context id, message control header."""
 PDV: Final = struct.Struct(">IBB")
+HEADING: Final = struct.Struct("<HHI")
+"""Group, element and length of an element of a command set (PS3.7 6.3.1)."""
 LENGTH_OF_CONTROL: Final = 2  # context id and message control header count as the PDV's (9.3.5.1)
 IS_COMMAND: Final = 0x01
 IS_LAST: Final = 0x02
 """Bits of the message control header (PS3.8 E.2)."""
 
-C_STORE_RQ: Final = 0x0001
-NO_DATA_SET: Final = 0x0101
+C_STORE_RQ: Final = b"\x01\x00"
+NO_DATA_SET: Final = b"\x01\x01"
 KNOWN_REQUESTS: Final = frozenset(
     struct.pack("<H", field)
     for field in (
@@ -35,6 +37,7 @@ KNOWN_REQUESTS: Final = frozenset(
     )
 )  # fmt: skip
 """Command Fields of requests (PS3.7 E.1-1): C-STORE, GET, FIND, MOVE, ECHO, CANCEL; N-..."""
+LENGTH_OF_US: Final = 2
 SUCCESS: Final = 0x0000
 LONGEST_COMMAND: Final = 16 << 10
 LONGEST_OTHER_MESSAGE: Final = 16 << 20
@@ -222,11 +225,11 @@ class MessageStream:
         del self._commands[self._context]
         elements = read_command(command)
         field = elements.get(COMMAND_FIELD)
-        if field == struct.pack("<H", C_STORE_RQ):
+        if field == C_STORE_RQ:
             return self._begin(elements)
         if field not in KNOWN_REQUESTS:
             raise ProtocolError("a command has no Command Field that is known")
-        if elements.get(DATA_SET_TYPE) != struct.pack("<H", NO_DATA_SET):
+        if elements.get(DATA_SET_TYPE) != NO_DATA_SET:
             self._other[self._context] = 0
         self.passed = _whole_pdu(self._context, IS_COMMAND | IS_LAST, command)
         return Step.PASSED
@@ -235,7 +238,7 @@ class MessageStream:
         if self._store is not None or self._other:
             raise ProtocolError("a C-STORE-RQ came before the message before it had ended")
         message_id = elements.get(MESSAGE_ID, b"")
-        if len(message_id) != 2:  # noqa: PLR2004 - US
+        if len(message_id) != LENGTH_OF_US:
             raise ProtocolError("a C-STORE-RQ has no Message ID")
         store = self._store = _Store(
             context=self._context,
@@ -250,7 +253,7 @@ class MessageStream:
             self._ask(store, self._intake.begin, sop_class, uid, syntax)
         else:
             self._fail(store, DataSetMismatch("(0000,0002) is not the context's SOP class"))
-        if elements.get(DATA_SET_TYPE) == struct.pack("<H", NO_DATA_SET):
+        if elements.get(DATA_SET_TYPE) == NO_DATA_SET:
             self._fail(store, CannotUnderstand("the C-STORE-RQ has no data set"))
             return self._finish(store)
         return None
@@ -321,29 +324,41 @@ class _Store:
 
     def response(self, status: int, comment: str) -> bytes:
         """Return the C-STORE-RSP as one PDU, which goes out in one segment (PS3.7 9.3.1.2)."""
-        words = b""
-        if comment:
-            text = comment[:LONGEST_COMMENT].encode("ascii", "replace")
-            words = _element(ERROR_COMMENT, text + b" " * (len(text) % 2))
-        command = (
-            _response_head(self.sop_class)
-            + _element(RESPONDED_TO, self.message_id)
-            + _element(DATA_SET_TYPE, struct.pack("<H", NO_DATA_SET))
-            + _element(STATUS, struct.pack("<H", status))
-            + words
-            + _element(AFFECTED_SOP_INSTANCE, self.sop_instance)
+        before, behind = _around_message_id(
+            self.context, self.sop_class, status, comment, len(self.sop_instance)
         )
-        whole = _element(GROUP_LENGTH, struct.pack("<I", len(command))) + command
-        return _whole_pdu(self.context, IS_COMMAND | IS_LAST, whole)
+        return before + self.message_id + behind + self.sop_instance
 
 
 @lru_cache(maxsize=512)
-def _response_head(sop_class: bytes) -> bytes:
-    return _element(AFFECTED_SOP_CLASS, sop_class) + _element(COMMAND_FIELD, b"\x01\x80")
+def _around_message_id(
+    context: int, sop_class: bytes, status: int, comment: str, uid_length: int
+) -> tuple[bytes, bytes]:
+    """Return what stands in a C-STORE-RSP before the message id, and from there to the UID."""
+    words = b""
+    if comment:
+        text = comment[:LONGEST_COMMENT].encode("ascii", "replace")
+        words = _element(ERROR_COMMENT, text + b" " * (len(text) % 2))
+    before = (
+        _element(AFFECTED_SOP_CLASS, sop_class)
+        + _element(COMMAND_FIELD, b"\x01\x80")
+        + HEADING.pack(0, RESPONDED_TO, LENGTH_OF_US)
+    )
+    behind = (
+        _element(DATA_SET_TYPE, NO_DATA_SET)
+        + _element(STATUS, struct.pack("<H", status))
+        + words
+        + HEADING.pack(0, AFFECTED_SOP_INSTANCE, uid_length)
+    )
+    length = len(before) + LENGTH_OF_US + len(behind) + uid_length
+    group = _element(GROUP_LENGTH, struct.pack("<I", length))
+    length += len(group) + LENGTH_OF_CONTROL
+    pdu = PDU_AND_PDV.pack(P_DATA, length + 4, length, context, IS_COMMAND | IS_LAST)
+    return pdu + group + before, behind
 
 
 def _element(element: int, value: bytes) -> bytes:
-    return struct.pack("<HHI", 0x0000, element, len(value)) + value
+    return HEADING.pack(0x0000, element, len(value)) + value
 
 
 def _whole_pdu(context: int, control: int, content: bytes | bytearray) -> bytes:
@@ -358,16 +373,17 @@ def read_command(command: bytes | bytearray) -> dict[int, bytes]:
         ProtocolError: it is no such thing.
     """
     found: dict[int, bytes] = {}
-    position = 0
-    while position < len(command):
-        if position + 8 > len(command):
+    content, heading = bytes(command), HEADING.unpack_from
+    position, end = 0, len(content)
+    while position < end:
+        if position + 8 > end:
             raise ProtocolError("a command ends inside an element")
-        group, element, length = struct.unpack_from("<HHI", command, position)
-        position += 8
-        if group != 0 or position + length > len(command):
+        group, element, length = heading(content, position)
+        value = position + 8
+        position = value + length
+        if group != 0 or position > end:
             raise ProtocolError("a command holds something else than its group")
-        found[element] = bytes(command[position : position + length])
-        position += length
+        found[element] = content[value:position]
     return found
 
 
