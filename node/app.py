@@ -46,6 +46,7 @@ from storage.records import StorageError
 HEADER_MEMORY_MIB: Final = 2048
 FLUSH_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 5.0
+FULL: Final = "full up to the reserve: associations are rejected, C-STORE is answered 0xA700"
 QUOTA_SECONDS: Final = 1.0
 LEAST_SWEEP_SECONDS: Final = 1.0
 """Between two looks for what happens seldom: leases that ran out, destinations that are back."""
@@ -323,6 +324,6 @@ class Node:
         low = self._quotas.full
         return {
             "database": database,
-            "disk": "full up to the reserve: C-STORE is answered 0xA700" if low else "",
+            "disk": FULL if low else "",
             "engines": "" if self.pool.ready() else "golden cases are being verified",
         }

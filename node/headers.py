@@ -21,7 +21,7 @@ from node.header_pattern import HeaderPatterns
 from node.header_walk import HeaderError, ReadBytes, shown, walk
 from storage.records import SeriesAttributes, StudyAttributes
 
-__all__ = ["HeaderError", "HeaderReader", "IndexHeader", "read_index_header"]
+__all__ = ["HeaderError", "HeaderReader", "IndexHeader", "MissingUidError", "read_index_header"]
 
 LONGEST_UID: Final = 64
 UID_PATTERN: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
@@ -68,6 +68,14 @@ class IndexHeader:
     series: SeriesAttributes
 
 
+class MissingUidError(HeaderError):
+    """A UID without which an instance has no place is missing; `tag` says which."""
+
+    def __init__(self, tag: int) -> None:
+        super().__init__(f"{shown(tag)} is missing")
+        self.tag = tag
+
+
 class HeaderReader:
     """Reads the headers that one association brings, one after the other."""
 
@@ -92,7 +100,8 @@ class HeaderReader:
 
         Raises:
             HeaderError: the bytes are no data set in this transfer syntax, end too soon, exceed a
-                limit, or a UID is missing or malformed (PS3.5 9.1).
+                limit, or a UID is malformed (PS3.5 9.1).
+            MissingUidError: a UID is missing.
         """
         raw = self._patterns.read(head, transfer_syntax_uid)
         if raw is None:
@@ -173,7 +182,7 @@ def _tag(keyword: str) -> int:
 def _uid(raw: Mapping[int, bytes], tag: int) -> str:
     value = raw.get(tag, b"").rstrip(b"\0 ")
     if not value:
-        raise HeaderError(f"{shown(tag)} is missing")
+        raise MissingUidError(tag)
     text = value.decode("ascii", errors="replace")
     if len(text) > LONGEST_UID or not UID_PATTERN.fullmatch(text):
         raise HeaderError(f"{shown(tag)} is not a valid UID")

@@ -18,7 +18,7 @@ from node.clock import Clock
 from node.expectation import Expectation
 from node.expecting import keep_expectation
 from node.file_meta import part10_prefix
-from node.headers import UID_PATTERN, HeaderError, HeaderReader, IndexHeader
+from node.headers import UID_PATTERN, HeaderError, HeaderReader, IndexHeader, MissingUidError
 from node.interfaces import (
     CannotUnderstand,
     DataSetMismatch,
@@ -52,8 +52,13 @@ QuietTime: TypeAlias = Callable[[str, str], float]
 HEAD_BYTES: Final = 16 << 10
 """What is kept of a data set to read its header from; further bytes are read from the pack."""
 LONGEST_UID: Final = 64
+AFFECTED_SOP_CLASS_UID: Final = 0x00000002
+AFFECTED_SOP_INSTANCE_UID: Final = 0x00001000
+SOP_CLASS_UID: Final = 0x00080016
+SOP_INSTANCE_UID: Final = 0x00080018
 CHUNK: Final = 1 << 20
 ROWS_WITHIN_SECONDS: Final = 30.0
+INDEX_BEHIND: Final = "the index is too far behind"
 
 log = structlog.get_logger()
 
@@ -108,10 +113,17 @@ class StudyIngest(Ingest):
         self.own_device = own_device
         self.clock = clock
 
+    def admit(self, source: Source, *, stores: bool) -> None:
+        """Say whether anything can be taken over an association now (NET-10: congestion)."""
+        if stores:
+            self.quotas.check_disk(source)
+        if self.indexer.full:
+            raise OutOfResources(INDEX_BEHIND)
+
     def open(self, source: Source) -> StudyIntake:
         """Note an accepted association; until its intake closes it holds its studies open (R2)."""
         if self.indexer.full:
-            raise OutOfResources("the index is too far behind")
+            raise OutOfResources(INDEX_BEHIND)
         brought = _brought(source, uuid.uuid4().hex)
         self.indexer.put(Opened(brought=brought, at=self.clock()))
         return StudyIntake(self, source, brought)
@@ -154,7 +166,7 @@ class StudyIngest(Ingest):
         """
         self.quotas.check(source)
         if self.indexer.full:
-            raise OutOfResources("the index is too far behind")
+            raise OutOfResources(INDEX_BEHIND)
 
 
 class StudyIntake(Intake):
@@ -176,9 +188,15 @@ class StudyIntake(Intake):
     def begin(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
         """Start an instance, as the command names it."""
         if not _is_uid(sop_instance_uid):
-            raise InvalidInstance("(0000,1000) Affected SOP Instance UID is not a valid UID")
+            raise InvalidInstance(
+                "(0000,1000) Affected SOP Instance UID is not a valid UID",
+                offending=AFFECTED_SOP_INSTANCE_UID,
+            )
         if not _is_uid(sop_class_uid):
-            raise CannotUnderstand("(0000,0002) Affected SOP Class UID is not a valid UID")
+            raise CannotUnderstand(
+                "(0000,0002) Affected SOP Class UID is not a valid UID",
+                offending=AFFECTED_SOP_CLASS_UID,
+            )
         self._ingest.refuse_when_full(self._source)
         self._named = (sop_class_uid, sop_instance_uid, transfer_syntax_uid)
         self._size = 0
@@ -294,12 +312,19 @@ class StudyIntake(Intake):
             header = self._headers.read(
                 self._head, self._size, self._read_bytes, transfer_syntax_uid
             )
+        except MissingUidError as error:
+            raise DataSetMismatch(str(error), offending=error.tag) from error
         except HeaderError as error:
             raise CannotUnderstand(str(error)) from error
         if header.sop_class_uid != sop_class_uid:
-            raise DataSetMismatch("(0008,0016) SOP Class UID differs from the command's")
+            raise DataSetMismatch(
+                "(0008,0016) SOP Class UID differs from the command's", offending=SOP_CLASS_UID
+            )
         if header.sop_instance_uid != sop_instance_uid:
-            raise DataSetMismatch("(0008,0018) SOP Instance UID differs from the command's")
+            raise DataSetMismatch(
+                "(0008,0018) SOP Instance UID differs from the command's",
+                offending=SOP_INSTANCE_UID,
+            )
         return header
 
     def _read_bytes(self, offset: int, length: int) -> bytes:

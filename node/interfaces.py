@@ -37,9 +37,16 @@ SettingsT = TypeVar("SettingsT", bound=PluginSettings)
 
 
 class IngestError(Exception):
-    """The instance was not taken. `status` is the C-STORE status to answer (PS3.4 Table B.2-1)."""
+    """The instance was not taken. `status` is the C-STORE status to answer (PS3.4 Table B.2-1).
+
+    `offending` is the tag of the element that is wrong, where it is one (PS3.7 C.4.2).
+    """
 
     status: int = 0xC000
+
+    def __init__(self, message: str = "", *, offending: int | None = None) -> None:
+        super().__init__(message)
+        self.offending = offending
 
 
 class OutOfResources(IngestError):
@@ -142,6 +149,17 @@ class Intake(ABC):
 
 class Ingest(ABC):
     """The one way in. Implemented by `node.ingest`, faked in tests of listeners."""
+
+    @abstractmethod
+    def admit(self, source: Source, *, stores: bool) -> None:
+        """Say, before an association is accepted, whether anything can be taken over it now.
+
+        `stores` says that it is to bring instances; another needs no room on the disk. What one
+        sender alone may not is told it instance by instance, by `Intake.begin`.
+
+        Raises:
+            OutOfResources: nothing could be; the sender may try again.
+        """
 
     @abstractmethod
     def open(self, source: Source) -> Intake:

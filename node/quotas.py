@@ -70,18 +70,24 @@ class Quotas:
         Raises:
             OutOfResources: with the limit that was met.
         """
+        self.check_disk(source)
+        quota = self._watermarks.quota_bytes
+        if quota and not source.urgent and self._used(source.calling_ae) >= quota:
+            raise OutOfResources("this sender has reached its quota of unread studies")
+
+    def check_disk(self, source: Source) -> None:
+        """Refuse a sender for which the disk has no room, whatever its quota.
+
+        Raises:
+            OutOfResources: with the watermark that was met.
+        """
         marks, free = self._watermarks, self._free_just_now()
         if free < (marks.resume_bytes if self._full else marks.reserve_bytes):
             self._full = True
             raise OutOfResources("the disk is full up to the reserve for studies in flight")
         self._full = False
-        if source.urgent:
-            return
-        if free < marks.urgent_bytes:
+        if not source.urgent and free < marks.urgent_bytes:
             raise OutOfResources("the disk is full up to the reserve for urgent senders")
-        quota = marks.quota_bytes
-        if quota and self._used(source.calling_ae) >= quota:
-            raise OutOfResources("this sender has reached its quota of unread studies")
 
     @property
     def full(self) -> bool:

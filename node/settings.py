@@ -102,7 +102,7 @@ class StorageSettings(_Section):
     reserve_mib: PositiveInt = Field(
         1024,
         description="Free disk, in MiB, kept for studies in flight: below it C-STORE is answered "
-        "0xA700 before the write.",
+        "0xA700 before the write, and associations that would store are rejected as congested.",
     )
     resume_mib: NonNegativeInt = Field(
         2048,

@@ -20,11 +20,13 @@ from typing import Any, Final, cast
 import structlog
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.transport import (
     AddressInformation,
     AssociationSocket,
 )
 
+from node.listeners._notifications import PduNotices, tell_sent
 from node.listeners._pdata import MessageStream, ProtocolError, Step
 
 BUFFER_BYTES: Final = 1 << 20
@@ -132,6 +134,10 @@ class StoreSocket(AssociationSocket):
         self.buffer[:rest] = self.buffer[self.start : self.stop]
         self.start, self.stop = 0, rest
 
+    def arrived(self, start: int) -> memoryview:
+        """Return what was taken of the buffer from there on."""
+        return self._view[start : self.start]
+
     @property
     def room(self) -> int:
         """Bytes that can be read before something must be moved."""
@@ -176,6 +182,7 @@ class StoreSocket(AssociationSocket):
         """
         if self.socket is not None:
             self.socket.sendall(content)
+            tell_sent(self.assoc, content)
 
     def close_connection(self) -> None:
         """Close the connection, whatever state it is in."""
@@ -212,6 +219,7 @@ class StoreProvider(DULServiceProvider):
         self.settle: Callable[[float], None] = _nothing
         self.ended: Callable[[], None] = _nothing
         self.finished = False  # then `ended` is not called any more
+        self._notices = PduNotices(assoc)
         self._others_spoke = False
         self._began = False
         self._told = False
@@ -296,9 +304,13 @@ class StoreProvider(DULServiceProvider):
 
     def _serve(self, stream: MessageStream, connection: StoreSocket) -> bool:
         """Take what arrives until something else than C-STORE has to be done."""
-        moved = False
+        moved, notices = False, self._notices
+        notices.look(inside_pdu=stream.inside_pdu)
         while True:
-            step, connection.start = stream.take(connection.start, connection.stop)
+            start = connection.start
+            step, connection.start = stream.take(start, connection.stop)
+            if notices.listening:
+                notices.take(connection.arrived(start))
             if step is Step.STORED:
                 moved, self._others_spoke = True, False
                 if self._kill_thread or self.to_provider_queue.queue:
@@ -330,7 +342,9 @@ class StoreProvider(DULServiceProvider):
                 return None
         else:
             self.assoc._reactor_checkpoint.clear()
-        return connection.fill()
+        got = connection.fill()
+        self._notices.look(inside_pdu=stream.inside_pdu)
+        return got
 
     def _check_deadline(self, stream: MessageStream, connection: StoreSocket) -> None:
         if not stream.inside_pdu and connection.start == connection.stop:
@@ -344,8 +358,9 @@ class StoreProvider(DULServiceProvider):
         """Let pynetdicom deal with a PDU that is not part of a C-STORE."""
         self._others_spoke = True
         if step is Step.PASSED:
-            pdu, event = self._decode_pdu(bytearray(stream.passed))
-            self.event_queue.put(event)
+            pdu = P_DATA_TF()  # who listens was told of it as it came
+            pdu.decode(stream.passed)
+            self.event_queue.put("Evt10")
             self._recv_pdu.put(pdu)
         else:
             stream.flush()

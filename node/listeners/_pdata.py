@@ -50,6 +50,7 @@ MESSAGE_ID: Final = 0x0110
 RESPONDED_TO: Final = 0x0120
 DATA_SET_TYPE: Final = 0x0800
 STATUS: Final = 0x0900
+OFFENDING_ELEMENT: Final = 0x0901
 ERROR_COMMENT: Final = 0x0902
 AFFECTED_SOP_INSTANCE: Final = 0x1000
 """Elements of group 0000 (PS3.7 E.1)."""
@@ -252,7 +253,8 @@ class MessageStream:
             uid, syntax = _text(store.sop_instance), context.transfer_syntax
             self._ask(store, self._intake.begin, sop_class, uid, syntax)
         else:
-            self._fail(store, DataSetMismatch("(0000,0002) is not the context's SOP class"))
+            words = "(0000,0002) is not the context's SOP class"
+            self._fail(store, DataSetMismatch(words, offending=AFFECTED_SOP_CLASS))
         if elements.get(DATA_SET_TYPE) == NO_DATA_SET:
             self._fail(store, CannotUnderstand("the C-STORE-RQ has no data set"))
             return self._finish(store)
@@ -267,10 +269,10 @@ class MessageStream:
             self._ask(store, self._intake.finish, pieces)
         self._store = None
         if store.error is None:
-            self._answer(store.response(SUCCESS, ""))
+            self._answer(store.response())
         else:
             self._refused(store.error)
-            self._answer(store.response(store.error.status, str(store.error)))
+            self._answer(store.response(store.error))
         return Step.STORED
 
     def _ask(self, store: _Store, act: Callable[P, None], *args: P.args, **more: P.kwargs) -> None:
@@ -322,23 +324,30 @@ class _Store:
     sop_instance: bytes
     error: IngestError | None = None
 
-    def response(self, status: int, comment: str) -> bytes:
+    def response(self, error: IngestError | None = None) -> bytes:
         """Return the C-STORE-RSP as one PDU, which goes out in one segment (PS3.7 9.3.1.2)."""
+        status, words = (SUCCESS, b"") if error is None else (error.status, _words(error))
         before, behind = _around_message_id(
-            self.context, self.sop_class, status, comment, len(self.sop_instance)
+            self.context, self.sop_class, status, words, len(self.sop_instance)
         )
         return before + self.message_id + behind + self.sop_instance
 
 
+def _words(error: IngestError) -> bytes:
+    """Return Offending Element, where it is one, and Error Comment (PS3.7 C.4.2)."""
+    words = b""
+    if error.offending is not None:
+        tag = struct.pack("<HH", error.offending >> 16, error.offending & 0xFFFF)
+        words = _element(OFFENDING_ELEMENT, tag)
+    text = str(error)[:LONGEST_COMMENT].encode("ascii", "replace")
+    return words + _element(ERROR_COMMENT, text + b" " * (len(text) % 2)) if text else words
+
+
 @lru_cache(maxsize=512)
 def _around_message_id(
-    context: int, sop_class: bytes, status: int, comment: str, uid_length: int
+    context: int, sop_class: bytes, status: int, words: bytes, uid_length: int
 ) -> tuple[bytes, bytes]:
     """Return what stands in a C-STORE-RSP before the message id, and from there to the UID."""
-    words = b""
-    if comment:
-        text = comment[:LONGEST_COMMENT].encode("ascii", "replace")
-        words = _element(ERROR_COMMENT, text + b" " * (len(text) % 2))
     before = (
         _element(AFFECTED_SOP_CLASS, sop_class)
         + _element(COMMAND_FIELD, b"\x01\x80")

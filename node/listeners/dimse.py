@@ -24,6 +24,7 @@ from node.interfaces import (
     Intake,
     Listener,
     ListenerError,
+    OutOfResources,
     PluginSettings,
     Source,
 )
@@ -37,6 +38,7 @@ from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
 from node.listeners._user_identity import is_accepted
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
+NEED_NO_ROOM: Final = frozenset({VERIFICATION, PROCEDURE_STEP, AVAILABILITY})
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 SUCCESS: Final = 0x0000
 PDU_TOLERANCE: Final = 12
@@ -49,6 +51,7 @@ APPLICATION_CONTEXT_UNKNOWN: Final = (1, 1, 2)
 CALLING_AE_UNKNOWN: Final = (1, 1, 3)
 CALLED_AE_UNKNOWN: Final = (1, 1, 7)
 NO_USER_IDENTITY: Final = (2, 2, 1)
+CONGESTED: Final = (2, 3, 1)
 LOCAL_LIMIT: Final = (2, 3, 2)
 REASONS: Final = {
     APPLICATION_CONTEXT_UNKNOWN: "its application context is not DICOM's",
@@ -56,6 +59,7 @@ REASONS: Final = {
     "not among listeners.dimse.peers",
     CALLED_AE_UNKNOWN: "called AE title is not among listeners.dimse.ae_titles",
     NO_USER_IDENTITY: "it shows no user identity, and listeners.dimse.users asks for one",
+    CONGESTED: "what it would send could not be kept just now",
     LOCAL_LIMIT: "no association is free but for urgent senders (listeners.dimse)",
 }
 
@@ -206,6 +210,7 @@ class DimseListener(Listener[DimseListenerSettings]):
         return accepted, None
 
     def _rejection(self, association: Association) -> tuple[int, int, int] | None:
+        """Say why an association may not be: who asks for it, or what is short (NET-10)."""
         request = association.requestor.primitive
         if request is None:
             return CALLING_AE_UNKNOWN
@@ -218,9 +223,22 @@ class DimseListener(Listener[DimseListenerSettings]):
             return CALLING_AE_UNKNOWN
         if self._settings.users and association.requestor.user_identity is None:
             return NO_USER_IDENTITY
+        return self._shortage(association)
+
+    def _shortage(self, association: Association) -> tuple[int, int, int] | None:
+        """Say what is short for this sender: associations, or room for what it would bring."""
+        source = self._source(association)
         free = self._settings.max_associations - len(self._associations())
-        kept = 0 if peer is not None and peer.urgent else self._settings.kept_for_urgent
-        return LOCAL_LIMIT if free <= kept else None
+        if free <= (0 if source.urgent else self._settings.kept_for_urgent):
+            return LOCAL_LIMIT
+        contexts = association.requestor.requested_contexts
+        stores = any(context.abstract_syntax not in NEED_NO_ROOM for context in contexts)
+        try:
+            self._ingest.admit(source, stores=stores)
+        except OutOfResources as error:
+            log.warning("association.no_room", peer=source.peer_address, reason=str(error))
+            return CONGESTED
+        return None
 
     def _peer(self, association: Association) -> Peer | None:
         """Return who this is, by AE title, address and certificate, if it is among the peers."""

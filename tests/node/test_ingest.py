@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import config, dcmread
+from pydicom.datadict import tag_for_keyword
 
 from node.ingest import HEAD_BYTES, IngestLimits
 from node.interfaces import (
@@ -155,6 +156,20 @@ def test_data_set_with_a_malformed_uid_is_quarantined(
         bench.accept(path)
     assert caught.value.status == 0xC000
     assert "StudyInstanceUID" in bench.studies.quarantined()[0].reason
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
+def test_data_set_without_a_uid_has_no_place_and_is_quarantined(
+    keyword: str, bench: TakingIn, file: Path, tmp_path: Path
+) -> None:
+    """PS3.4 table B.2-1: 0xA900, with the tag that is missing."""
+    dataset = dcmread(file)
+    del dataset[keyword]
+    dataset.save_as(tmp_path / "without.dcm")
+    with pytest.raises(DataSetMismatch) as caught:
+        bench.accept(tmp_path / "without.dcm")
+    assert caught.value.offending == tag_for_keyword(keyword)
+    assert f"{keyword} is missing" in bench.studies.quarantined()[0].reason
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from node.expectation import Expectation
-from node.interfaces import Ingest, Intake, Received, Source
+from node.interfaces import Ingest, IngestError, Intake, Received, Source
+from node.listeners._dimse_settings import DimseListenerSettings
+from node.listeners.dimse import DimseListener
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -30,11 +33,17 @@ class KeepingIngest(Ingest):
         self.opened: list[Source] = []
         self.closed: list[bool] = []
         self.errors: list[Exception] = []
+        self.no_room: IngestError | None = None
         self.expectations: list[Expectation] = []
         self.largest = 0
         self.abandoned = 0
         self.keep = True
         self.lock = threading.Lock()
+
+    def admit(self, source: Source, *, stores: bool) -> None:
+        del source
+        if self.no_room is not None and stores:
+            raise self.no_room
 
     def open(self, source: Source) -> KeepingIntake:
         with self.lock:
@@ -98,6 +107,22 @@ class KeepingIntake(Intake):
     def close(self, *, aborted: bool) -> None:
         with self._ingest.lock:
             self._ingest.closed.append(aborted)
+
+
+def listener_for(ingest: KeepingIngest, **settings: object) -> DimseListener:
+    """Return a listener that lets anybody in, with other settings as given; it is not started."""
+    raw = {"port": 0, "allow_any_peer": True, "grace_seconds": 3.0, **settings}
+    return DimseListener(DimseListenerSettings.model_validate(raw), ingest)
+
+
+def eventually(holds: object, seconds: float = 5.0) -> bool:
+    """Wait for something to hold; say whether it came to."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if callable(holds) and holds():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def data_set_bytes(path: Path) -> bytes:

@@ -16,7 +16,7 @@ from pydicom.data import get_testdata_file
 from pynetdicom import AE, evt
 
 from node.interfaces import CannotUnderstand, DataSetMismatch, ListenerError, OutOfResources
-from node.listeners._dimse_settings import DimseListenerSettings, Peer
+from node.listeners._dimse_settings import Peer
 from node.listeners.dimse import DimseListener
 from tests.factories import make_ct_series
 from tests.node.listeners.receiving import (
@@ -24,6 +24,8 @@ from tests.node.listeners.receiving import (
     associate,
     data_set_bytes,
     dcmtk,
+    eventually,
+    listener_for,
     sop_instance_uids,
     store,
 )
@@ -42,11 +44,6 @@ def ingest() -> KeepingIngest:
     return KeepingIngest()
 
 
-def listener_for(ingest: KeepingIngest, **settings: object) -> DimseListener:
-    raw = {"port": 0, "allow_any_peer": True, "grace_seconds": 3.0, **settings}
-    return DimseListener(DimseListenerSettings.model_validate(raw), ingest)
-
-
 @pytest.fixture
 def listener(ingest: KeepingIngest) -> Iterator[DimseListener]:
     made = listener_for(ingest)
@@ -58,15 +55,6 @@ def listener(ingest: KeepingIngest) -> Iterator[DimseListener]:
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     return make_ct_series(tmp_path / "ct", slices=4, rows=32, columns=32)
-
-
-def eventually(holds: object, seconds: float = 5.0) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if callable(holds) and holds():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_storescu_delivers_every_byte_as_it_was(

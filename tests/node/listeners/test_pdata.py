@@ -16,6 +16,7 @@ from pynetdicom.pdu import P_DATA_TF
 
 from node.interfaces import (
     CannotUnderstand,
+    DataSetMismatch,
     IngestError,
     OutOfResources,
     Source,
@@ -221,6 +222,17 @@ def test_a_refusal_lets_the_data_set_pass_and_the_next_one_is_stored(size: int) 
     assert desk.ingest.kept == {"1.2.4": b"next"}
     assert read_command(desk.answers[0][12:])[0x0902] == b"the disk is full"
     assert [error.status for error in desk.refused] == [0xA700]
+
+
+def test_a_refusal_names_the_element_that_is_wrong() -> None:
+    """PS3.7 C.4.2: Offending Element and Error Comment, in the order of their tags."""
+    desk = Desk()
+    desk.ingest.errors = [DataSetMismatch("it differs", offending=0x00080018)]
+    desk.feed(message(1, store_request("1.2.3"), b"data"))
+    elements = read_command(desk.answers[0][12:])
+    assert elements[0x0901] == b"\x08\x00\x18\x00"
+    assert elements[0x0902] == b"it differs"
+    assert [*elements] == sorted(elements)
 
 
 def test_an_error_that_nobody_expected_is_answered_as_an_incident() -> None:
