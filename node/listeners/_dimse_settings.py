@@ -86,6 +86,11 @@ class DimseListenerSettings(PluginSettings):
     max_associations_per_address: PositiveInt = Field(
         25, description="Connections at a time from one IP address."
     )
+    notifications_per_minute: PositiveInt = Field(
+        600,
+        description="Procedure steps and availability notifications that one IP address may send "
+        "in a minute, a long one counting for several; more is answered 0x0213.",
+    )
     max_pdu: int = Field(
         131072, ge=4096, le=1 << 24, description="Largest PDU announced to senders, in bytes."
     )

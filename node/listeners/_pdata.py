@@ -40,7 +40,8 @@ KNOWN_REQUESTS: Final = frozenset(
 LENGTH_OF_US: Final = 2
 SUCCESS: Final = 0x0000
 LONGEST_COMMAND: Final = 16 << 10
-LONGEST_OTHER_MESSAGE: Final = 16 << 20
+LONGEST_OTHER_MESSAGE: Final = 2 << 20
+"""A procedure step that names 10,000 instances has some 1.3 MB."""
 LONGEST_COMMENT: Final = 64  # LO
 
 GROUP_LENGTH: Final = 0x0000

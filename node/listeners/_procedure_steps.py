@@ -1,22 +1,22 @@
 """What modalities and archives announce: procedure steps (PS3.4 F.7), availability (PS3.4 R.3).
 
-Plain functions over decoded data sets: the association is the listener's. Each returns the status
-data set of its response; nothing of a data set but UIDs goes on, none of it into an answer.
+Plain functions over messages: the association is the listener's. Each returns the status data set
+of its response; nothing of a data set but UIDs goes on, none of it into an answer.
 """
 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
 import structlog
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from node.expectation import Expectation, ExpectationError, ExpectationKind, StepState
 from node.interfaces import Ingest
+from node.listeners._attributes import Attributes, AttributesError, Encoded, read_attributes
 
 PROCEDURE_STEP: Final = "1.2.840.10008.3.1.2.3.3"
 AVAILABILITY: Final = "1.2.840.10008.5.1.4.33"
@@ -27,28 +27,44 @@ PROCESSING_FAILURE: Final = 0x0110
 INVALID_INSTANCE: Final = 0x0117
 MISSING_ATTRIBUTE: Final = 0x0120
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+RESOURCE_LIMITATION: Final = 0x0213
 LONGEST_COMMENT: Final = 64  # LO
 
 UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 LONGEST_UID: Final = 64
-MOST_SERIES: Final = 10_000
-MOST_INSTANCES: Final = 100_000
 AVAILABLE: Final = frozenset({"ONLINE", "NEARLINE", "OFFLINE"})  # (0008,0056): not UNAVAILABLE
-UNUSABLE: Final = (
-    InvalidDicomError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 
-AttributeList: TypeAlias = Callable[[], Dataset]
-"""Gives the data set of a request; it may fail to decode."""
+STUDY_INSTANCE_UID: Final = 0x0020000D
+SERIES_INSTANCE_UID: Final = 0x0020000E
+REFERENCED_SOP_INSTANCE_UID: Final = 0x00081155
+INSTANCE_AVAILABILITY: Final = 0x00080056
+STEP_STATUS: Final = 0x00400252
+SCHEDULED_STEP_ATTRIBUTES: Final = 0x00400270
+PERFORMED_SERIES: Final = 0x00400340
+REFERENCED_SERIES: Final = 0x00081115
+REFERENCED_SOPS: Final = 0x00081199
+REFERENCED_IMAGES: Final = 0x00081140
+REFERENCED_OTHERS: Final = 0x00400220  # Referenced Non-Image Composite SOP Instance Sequence
+VALUES: Final = frozenset(
+    {
+        STUDY_INSTANCE_UID,
+        SERIES_INSTANCE_UID,
+        REFERENCED_SOP_INSTANCE_UID,
+        INSTANCE_AVAILABILITY,
+        STEP_STATUS,
+    }
+)
+SEQUENCES: Final = frozenset(
+    {
+        SCHEDULED_STEP_ATTRIBUTES,
+        PERFORMED_SERIES,
+        REFERENCED_SERIES,
+        REFERENCED_SOPS,
+        REFERENCED_IMAGES,
+        REFERENCED_OTHERS,
+    }
+)
+"""All that is read of these messages."""
 
 log = structlog.get_logger()
 
@@ -62,7 +78,7 @@ class _Refused(Exception):
 
 
 def n_create(
-    sop_class_uid: str, sop_instance_uid: str, attributes: AttributeList, ingest: Ingest
+    sop_class_uid: str, sop_instance_uid: str, attributes: Encoded, ingest: Ingest
 ) -> Dataset:
     """Take the beginning of a procedure step, or a notification of availability.
 
@@ -74,11 +90,11 @@ def n_create(
     reader = readers.get(sop_class_uid)
     if reader is None:
         return _status(SOP_CLASS_NOT_SUPPORTED, "neither procedure step nor availability")
-    return _answered(ingest, lambda: reader(_instance_uid(sop_instance_uid), attributes()))
+    return _answered(ingest, lambda: reader(_instance_uid(sop_instance_uid), _read(attributes)))
 
 
 def n_set(
-    sop_class_uid: str, sop_instance_uid: str, modifications: AttributeList, ingest: Ingest
+    sop_class_uid: str, sop_instance_uid: str, modifications: Encoded, ingest: Ingest
 ) -> Dataset:
     """Take what a procedure step says now.
 
@@ -87,7 +103,14 @@ def n_set(
     """
     if sop_class_uid != PROCEDURE_STEP:
         return _status(SOP_CLASS_NOT_SUPPORTED, "only procedure steps are updated")
-    return _answered(ingest, lambda: _updated(_instance_uid(sop_instance_uid), modifications()))
+    return _answered(
+        ingest, lambda: _updated(_instance_uid(sop_instance_uid), _read(modifications))
+    )
+
+
+def too_many() -> Dataset:
+    """Return the status for a sender that sends more than it may: resource limitation."""
+    return _status(RESOURCE_LIMITATION, "too many messages from this address; try again later")
 
 
 def _answered(ingest: Ingest, read: Callable[[], Expectation]) -> Dataset:
@@ -99,37 +122,41 @@ def _answered(ingest: Ingest, read: Callable[[], Expectation]) -> Dataset:
     except ExpectationError as error:
         log.warning("notification.refused", status=f"0x{error.status:04X}", reason=str(error))
         return _status(error.status, str(error), error.error_id)
-    except UNUSABLE as error:  # pydicom's, of a data set or a value that cannot be decoded
-        log.warning("notification.unreadable", error=type(error).__name__)
+    except AttributesError as error:
+        log.warning("notification.unreadable", reason=str(error))
         return _status(PROCESSING_FAILURE, "the data set cannot be read")
     return _status(SUCCESS)
+
+
+def _read(encoded: Encoded) -> Attributes:
+    return read_attributes(encoded, VALUES, SEQUENCES)
 
 
 # ---------------------------------------------------------------- data sets
 
 
-def _created(sop_instance_uid: str, attributes: Dataset) -> Expectation:
+def _created(sop_instance_uid: str, attributes: Attributes) -> Expectation:
     """Read an N-CREATE of a procedure step: it begins, so it is in progress (PS3.4 F.7.2.1.2).
 
     A step for several requested procedures names their studies; its images are in the first.
     """
     if _state(attributes) is not StepState.IN_PROGRESS:
         raise _Refused(INVALID_ATTRIBUTE_VALUE, "a step is created IN PROGRESS")
-    scheduled = next(_items(attributes, "ScheduledStepAttributesSequence"), None)
+    scheduled = next(_items(attributes, SCHEDULED_STEP_ATTRIBUTES), None)
     if scheduled is None:
         raise _Refused(MISSING_ATTRIBUTE, "ScheduledStepAttributesSequence is missing")
     return Expectation(
         kind=ExpectationKind.STEP_CREATED,
         sop_instance_uid=sop_instance_uid,
         state=StepState.IN_PROGRESS,
-        study_instance_uid=_uid(scheduled, "StudyInstanceUID"),
+        study_instance_uid=_uid(scheduled, STUDY_INSTANCE_UID),
         series=_performed(attributes),
     )
 
 
-def _updated(sop_instance_uid: str, modifications: Dataset) -> Expectation:
+def _updated(sop_instance_uid: str, modifications: Attributes) -> Expectation:
     """Read an N-SET of a procedure step; without a status it goes on."""
-    given = "PerformedProcedureStepStatus" in modifications
+    given = STEP_STATUS in modifications.values
     return Expectation(
         kind=ExpectationKind.STEP_SET,
         sop_instance_uid=sop_instance_uid,
@@ -138,15 +165,15 @@ def _updated(sop_instance_uid: str, modifications: Dataset) -> Expectation:
     )
 
 
-def _available(sop_instance_uid: str, attributes: Dataset) -> Expectation:
+def _available(sop_instance_uid: str, attributes: Attributes) -> Expectation:
     """Read a notification of availability (PS3.4 table R.3.2-1); UNAVAILABLE is not counted."""
     series: dict[str, set[str]] = {}
-    for item in _items(attributes, "ReferencedSeriesSequence"):
-        instances = series.setdefault(_uid(item, "SeriesInstanceUID"), set())
+    for item in _items(attributes, REFERENCED_SERIES):
+        instances = series.setdefault(_uid(item, SERIES_INSTANCE_UID), set())
         instances |= {
-            _uid(one, "ReferencedSOPInstanceUID")
-            for one in _items(item, "ReferencedSOPSequence")
-            if _text(one, "InstanceAvailability") in AVAILABLE
+            _uid(one, REFERENCED_SOP_INSTANCE_UID)
+            for one in _items(item, REFERENCED_SOPS)
+            if _text(one, INSTANCE_AVAILABILITY) in AVAILABLE
         }
     if not series:
         raise _Refused(MISSING_ATTRIBUTE, "ReferencedSeriesSequence is missing")
@@ -154,37 +181,32 @@ def _available(sop_instance_uid: str, attributes: Dataset) -> Expectation:
         kind=ExpectationKind.AVAILABLE,
         sop_instance_uid=sop_instance_uid,
         state=StepState.COMPLETED,
-        study_instance_uid=_uid(attributes, "StudyInstanceUID"),
-        series=_bounded(series),
+        study_instance_uid=_uid(attributes, STUDY_INSTANCE_UID),
+        series=_frozen(series),
     )
 
 
-def _performed(attributes: Dataset) -> Mapping[str, frozenset[str]] | None:
+def _performed(attributes: Attributes) -> Mapping[str, frozenset[str]] | None:
     """Return the instances of the Performed Series Sequence; None: the message has none.
 
     Images and other composite instances count alike (PS3.3 C.4.16).
     """
-    if "PerformedSeriesSequence" not in attributes:
+    if PERFORMED_SERIES not in attributes.sequences:
         return None
     series: dict[str, set[str]] = {}
-    for item in _items(attributes, "PerformedSeriesSequence"):
-        instances = series.setdefault(_uid(item, "SeriesInstanceUID"), set())
-        for keyword in (
-            "ReferencedImageSequence",
-            "ReferencedNonImageCompositeSOPInstanceSequence",
-        ):
-            instances |= {_uid(one, "ReferencedSOPInstanceUID") for one in _items(item, keyword)}
-    return _bounded(series)
+    for item in _items(attributes, PERFORMED_SERIES):
+        instances = series.setdefault(_uid(item, SERIES_INSTANCE_UID), set())
+        for tag in (REFERENCED_IMAGES, REFERENCED_OTHERS):
+            instances |= {_uid(one, REFERENCED_SOP_INSTANCE_UID) for one in _items(item, tag)}
+    return _frozen(series)
 
 
-def _bounded(series: Mapping[str, set[str]]) -> Mapping[str, frozenset[str]]:
-    if len(series) > MOST_SERIES or sum(map(len, series.values())) > MOST_INSTANCES:
-        raise _Refused(PROCESSING_FAILURE, "more instances than one study has")
+def _frozen(series: Mapping[str, set[str]]) -> Mapping[str, frozenset[str]]:
     return {uid: frozenset(instances) for uid, instances in series.items()}
 
 
-def _state(attributes: Dataset) -> StepState:
-    text = _text(attributes, "PerformedProcedureStepStatus")
+def _state(attributes: Attributes) -> StepState:
+    text = _text(attributes, STEP_STATUS)
     if not text:
         raise _Refused(MISSING_ATTRIBUTE, "PerformedProcedureStepStatus is missing")
     try:
@@ -195,25 +217,20 @@ def _state(attributes: Dataset) -> StepState:
         ) from error
 
 
-def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
-    yield from dataset.get(keyword) or ()
+def _items(attributes: Attributes, tag: int) -> Iterator[Attributes]:
+    yield from attributes.sequences.get(tag, ())
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
-    """Return a value as it came: pydicom's own check would print a value that is not valid."""
-    if keyword not in dataset:
-        return ""
-    value = dataset.get_item(keyword).value
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
-    return text.strip(" \0")
+def _text(attributes: Attributes, tag: int) -> str:
+    return attributes.values.get(tag, b"").decode("ascii", "replace").strip(" \0")
 
 
-def _uid(dataset: Dataset, keyword: str) -> str:
-    text = _text(dataset, keyword)
+def _uid(attributes: Attributes, tag: int) -> str:
+    text = _text(attributes, tag)
     if not text:
-        raise _Refused(MISSING_ATTRIBUTE, f"{keyword} is missing")
+        raise _Refused(MISSING_ATTRIBUTE, f"{keyword_for_tag(tag)} is missing")
     if len(text) > LONGEST_UID or not UID.fullmatch(text):
-        raise _Refused(INVALID_ATTRIBUTE_VALUE, f"{keyword} is no UID")
+        raise _Refused(INVALID_ATTRIBUTE_VALUE, f"{keyword_for_tag(tag)} is no UID")
     return text
 
 

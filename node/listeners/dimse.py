@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from io import BytesIO
 from typing import ClassVar, Final, Protocol, cast
 
 import structlog
@@ -29,10 +30,18 @@ from node.interfaces import (
     Source,
 )
 from node.listeners._association import Guard, StoreProvider, StoreSocket
+from node.listeners._attributes import SYNTAXES, Encoded
 from node.listeners._dimse_settings import DimseListenerSettings, Peer
 from node.listeners._guarded_server import GuardedServer, StoreRequestHandler
+from node.listeners._message_rate import MessageRate
 from node.listeners._pdata import Context, MessageStream
-from node.listeners._procedure_steps import AVAILABILITY, PROCEDURE_STEP, n_create, n_set
+from node.listeners._procedure_steps import (
+    AVAILABILITY,
+    PROCEDURE_STEP,
+    n_create,
+    n_set,
+    too_many,
+)
 from node.listeners._tls import ServerContext, certificate_names
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
 from node.listeners._user_identity import is_accepted
@@ -78,6 +87,7 @@ class DimseListener(Listener[DimseListenerSettings]):
         self._server: GuardedServer | None = None
         self._open: set[Association] = set()
         self._lock = threading.Lock()
+        self._rate = MessageRate(settings.notifications_per_minute)
 
     def start(self) -> None:
         """Listen.
@@ -148,8 +158,9 @@ class DimseListener(Listener[DimseListenerSettings]):
         for context in AllStoragePresentationContexts:
             if context.abstract_syntax is not None:
                 ae.add_supported_context(context.abstract_syntax, list(TRANSFER_SYNTAXES))
-        for sop_class in (VERIFICATION, PROCEDURE_STEP, AVAILABILITY):
-            ae.add_supported_context(sop_class)
+        ae.add_supported_context(VERIFICATION)
+        for sop_class in (PROCEDURE_STEP, AVAILABILITY):
+            ae.add_supported_context(sop_class, list(SYNTAXES))
         ae.maximum_associations = settings.max_associations
         ae.maximum_pdu_size = settings.max_pdu
         ae.acse_timeout = settings.acse_seconds
@@ -284,15 +295,19 @@ class DimseListener(Listener[DimseListenerSettings]):
         """Take a procedure step that begins, or a notification of availability."""
         request = cast("N_CREATE", event.request)
         sop_class, instance = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
-        attributes = lambda: event.attribute_list  # noqa: E731 - decoded where errors are told
+        attributes = _encoded(event, request.AttributeList)
+        if not self._rate.admits(_peer_address(event.assoc), len(attributes.content)):
+            return too_many(), None
         return n_create(str(sop_class), str(instance or ""), attributes, self._ingest), None
 
     def _on_n_set(self, event: Event) -> tuple[Dataset, None]:
         """Take what a procedure step says now."""
         request = cast("N_SET", event.request)
         sop_class, instance = request.RequestedSOPClassUID, request.RequestedSOPInstanceUID
-        attributes = lambda: event.modification_list  # noqa: E731 - decoded where errors are told
-        return n_set(str(sop_class), str(instance or ""), attributes, self._ingest), None
+        modifications = _encoded(event, request.ModificationList)
+        if not self._rate.admits(_peer_address(event.assoc), len(modifications.content)):
+            return too_many(), None
+        return n_set(str(sop_class), str(instance or ""), modifications, self._ingest), None
 
     def _end(self, association: Association, intake: Intake) -> None:
         """Close the intake when the association's own thread is done with it."""
@@ -329,6 +344,11 @@ def _peer_address(association: Association) -> str:
 def _certificate_names(association: Association) -> frozenset[str]:
     connection = association.dul.socket
     return certificate_names(None if connection is None else connection.socket)
+
+
+def _encoded(event: Event, content: BytesIO | None) -> Encoded:
+    syntax = event.context.transfer_syntax
+    return Encoded(b"" if content is None else content.getvalue(), str(syntax))
 
 
 def _contexts(association: Association) -> dict[int, Context]:

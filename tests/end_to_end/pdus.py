@@ -19,6 +19,7 @@ IMPLICIT: Final = "1.2.840.10008.1.2"
 EXPLICIT: Final = "1.2.840.10008.1.2.1"
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 RLE: Final = "1.2.840.10008.1.2.5"
+PROCEDURE_STEP: Final = "1.2.840.10008.3.1.2.3.3"
 IMPLEMENTATION_CLASS_UID: Final = "2.25.151515"
 
 # PDU types (PS3.8 9.3.1).
@@ -41,6 +42,7 @@ C_STORE_RQ: Final = 0x0001
 C_STORE_RSP: Final = 0x8001
 C_ECHO_RQ: Final = 0x0030
 C_ECHO_RSP: Final = 0x8030
+N_CREATE_RQ: Final = 0x0140
 NO_DATA_SET: Final = 0x0101
 WITH_DATA_SET: Final = 0x0001
 
@@ -204,6 +206,19 @@ def c_store_rq(
             MESSAGE_ID: message_id,
             PRIORITY: 0,
             DATA_SET_TYPE: data_set_type,
+            AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+        }
+    )
+
+
+def n_create_rq(sop_instance_uid: bytes | str, *, message_id: int = 1) -> bytes:
+    """Return the command set of an N-CREATE-RQ of a procedure step (PS3.7 table 10.3-9)."""
+    return command_set(
+        {
+            AFFECTED_SOP_CLASS_UID: PROCEDURE_STEP,
+            COMMAND_FIELD: N_CREATE_RQ,
+            MESSAGE_ID: message_id,
+            DATA_SET_TYPE: WITH_DATA_SET,
             AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
         }
     )

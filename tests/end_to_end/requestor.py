@@ -48,6 +48,7 @@ class Requestor:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.accepted: dict[int, int] = {}
         self.answered: list[tuple[int, int]] = []  # (message id, status) of every response read
+        self.last: dict[int, bytes] = {}  # elements of the last response
         try:
             self.socket.bind((address, 0))
             self.socket.connect(("127.0.0.1", port))
@@ -152,7 +153,7 @@ class Requestor:
             for _, control, fragment in pdvs(answer[1]):
                 command += fragment
                 if control & 2:
-                    elements = command_elements(command)
+                    elements = self.last = command_elements(command)
                     pair = number(elements[MESSAGE_ID_RESPONDED]), number(elements[STATUS])
                     self.answered.append(pair)
                     return pair

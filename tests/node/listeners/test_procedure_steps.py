@@ -7,23 +7,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import AE, evt
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import N_CREATE, N_SET
-from pynetdicom.events import Event
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
 
 from node.expectation import Expectation, ExpectationError, ExpectationKind, NotKeptNow, StepState
 from node.expecting import keep_expectation
+from node.listeners._attributes import EXPLICIT_LITTLE, Encoded
 from node.listeners._procedure_steps import AVAILABILITY, PROCEDURE_STEP, n_create, n_set
 from storage.database import Database, migrate
 from storage.expectations import ExpectationStore, SaidRecord
 from storage.states import ExpectationSource, ExpectationState
-from tests.node.listeners.receiving import KeepingIngest
+from tests.node.listeners.receiving import KeepingIngest, listener_for
 
 STUDY, SERIES, STEP = "1.2.3", "1.2.3.4", "2.25.1"
 
@@ -40,51 +37,20 @@ class ExpectingIngest(KeepingIngest):
 
 
 class Bench:
-    """A small SCP with the handlers, and an SCU that is associated with it."""
+    """A listener, and a modality that is associated with it."""
 
-    def __init__(self, database: Database, ingest: KeepingIngest) -> None:
+    def __init__(
+        self, database: Database, ingest: KeepingIngest, syntax: str = ExplicitVRLittleEndian
+    ) -> None:
         self.store = ExpectationStore(database, lambda: datetime(2026, 1, 2, tzinfo=UTC))
-        scp = AE(ae_title="WETREAD")
         scu = AE(ae_title="MOD")
         for sop_class in (PROCEDURE_STEP, AVAILABILITY):
-            scp.add_supported_context(sop_class, ExplicitVRLittleEndian)
-            scu.add_requested_context(sop_class, ExplicitVRLittleEndian)
+            scu.add_requested_context(sop_class, syntax)
         scu.acse_timeout = scu.dimse_timeout = scu.network_timeout = 10
-        self.ingest = ingest
-        self.server = scp.start_server(
-            ("127.0.0.1", 0),
-            block=False,
-            evt_handlers=[(evt.EVT_N_CREATE, self.on_create), (evt.EVT_N_SET, self.on_set)],
-        )
-        assert self.server is not None
-        assert self.server.socket is not None
-        port = self.server.socket.getsockname()[1]
-        self.association: Association = scu.associate("127.0.0.1", port)
+        self.listener = listener_for(ingest)
+        self.listener.start()
+        self.association = scu.associate("127.0.0.1", self.listener.port, ae_title="WETREAD")
         assert self.association.is_established
-
-    def on_create(self, event: Event) -> tuple[Dataset, None]:
-        request = cast("N_CREATE", event.request)
-        return (
-            n_create(
-                str(request.AffectedSOPClassUID),
-                str(request.AffectedSOPInstanceUID or ""),
-                lambda: event.attribute_list,
-                self.ingest,
-            ),
-            None,
-        )
-
-    def on_set(self, event: Event) -> tuple[Dataset, None]:
-        request = cast("N_SET", event.request)
-        return (
-            n_set(
-                str(request.RequestedSOPClassUID),
-                str(request.RequestedSOPInstanceUID or ""),
-                lambda: event.modification_list,
-                self.ingest,
-            ),
-            None,
-        )
 
     def create(self, attributes: Dataset, uid: str = STEP, sop_class: str = PROCEDURE_STEP) -> int:
         answer, _ = self.association.send_n_create(attributes, sop_class, uid)
@@ -100,8 +66,7 @@ class Bench:
 
     def close(self) -> None:
         self.association.release()
-        assert self.server is not None
-        self.server.shutdown()
+        self.listener.stop()
 
 
 @pytest.fixture(scope="session")
@@ -111,12 +76,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def bench(template: Path, tmp_path: Path) -> Iterator[Bench]:
+@pytest.fixture(
+    params=[ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=["explicit", "implicit"]
+)
+def bench(template: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     shutil.copy(template, tmp_path / "wetread.db")
     database = Database(f"sqlite:///{tmp_path}/wetread.db")
     store = ExpectationStore(database, lambda: datetime(2026, 1, 2, tzinfo=UTC))
-    made = Bench(database, ExpectingIngest(store))
+    made = Bench(database, ExpectingIngest(store), request.param)
     yield made
     made.close()
     database.close()
@@ -259,17 +226,15 @@ def test_a_notification_without_series_is_refused(bench: Bench) -> None:
 
 
 def test_another_sop_class_and_a_bad_instance_uid_are_refused() -> None:
-    ingest = KeepingIngest()
-    assert n_create("1.2.840.10008.1.1", STEP, Dataset, ingest).Status == 0x0122
-    assert n_set(AVAILABILITY, STEP, Dataset, ingest).Status == 0x0122
-    assert n_create(PROCEDURE_STEP, "", step, ingest).Status == 0x0117
-    assert n_set(PROCEDURE_STEP, "../etc", Dataset, ingest).Status == 0x0117
+    ingest, nothing = KeepingIngest(), Encoded(b"", EXPLICIT_LITTLE)
+    assert n_create("1.2.840.10008.1.1", STEP, nothing, ingest).Status == 0x0122
+    assert n_set(AVAILABILITY, STEP, nothing, ingest).Status == 0x0122
+    assert n_create(PROCEDURE_STEP, "", nothing, ingest).Status == 0x0117
+    assert n_set(PROCEDURE_STEP, "../etc", nothing, ingest).Status == 0x0117
 
 
 def test_a_data_set_that_cannot_be_decoded_is_a_processing_failure() -> None:
-    def broken() -> Dataset:
-        raise ValueError("Doe^Jane")
-
+    broken = Encoded(b"Doe^Jane", EXPLICIT_LITTLE)
     answer = n_create(PROCEDURE_STEP, STEP, broken, KeepingIngest())
     assert (answer.Status, answer.ErrorComment) == (0x0110, "the data set cannot be read")
 
