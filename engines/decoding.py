@@ -67,12 +67,22 @@ def is_compressed(transfer_syntax_uid: str) -> bool:
         raise _no_decoder(transfer_syntax_uid if known else "unknown") from error
 
 
-def _decoder(form: PixelFormat) -> Decoder:
+def has_decoder(transfer_syntax_uid: str) -> bool:
+    """Say whether pixel data in this transfer syntax can be read here."""
+    return _found_decoder(transfer_syntax_uid) is not None
+
+
+def _found_decoder(transfer_syntax_uid: str) -> Decoder | None:
     try:
-        decoder = get_decoder(form.transfer_syntax_uid)
+        decoder = get_decoder(transfer_syntax_uid)
     except NotImplementedError:
-        decoder = None
-    if decoder is None or not decoder.is_available:
+        return None
+    return decoder if decoder.is_available else None
+
+
+def _decoder(form: PixelFormat) -> Decoder:
+    decoder = _found_decoder(form.transfer_syntax_uid)
+    if decoder is None:
         raise _no_decoder(form.transfer_syntax_uid)
     return decoder
 

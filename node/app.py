@@ -19,7 +19,7 @@ from node.assembly import completion_sweeps
 from node.bell import Bell
 from node.clock import Clock, system_clock
 from node.dispatch import Dispatcher, DispatchLimits
-from node.doors import build_listeners, build_targets
+from node.doors import accepted_transfer_syntaxes, build_listeners, build_targets
 from node.ingest import IngestLimits, OwnDevice, StudyIngest, tell
 from node.interfaces import DeliveryTarget, Listener, PluginSettings
 from node.planning import read_rules
@@ -274,6 +274,7 @@ class Node:
             self.listeners.append(listener)
             self._closers.callback(listener.stop)
             log.info("listener.started", listener=listener.name, address=listener.address())
+        log.info("transfer_syntaxes.accepted", **accepted_transfer_syntaxes())
 
     def _start_admin(self) -> None:
         if not self.settings.admin.enabled:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import node.delivery
 import node.listeners
+from engines.decoding import has_decoder
 from node.interfaces import DeliveryTarget, Ingest, Listener, PluginSettings
+from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
 from node.plugins import discover
 from node.settings import Settings, SettingsError, validate_plugin_table
+
+
+def accepted_transfer_syntaxes() -> dict[str, list[str]]:
+    """Return which of those that are accepted can be decoded here, and which are only kept."""
+    found: dict[str, list[str]] = {"decoded": [], "kept_only": []}
+    for uid in TRANSFER_SYNTAXES:
+        found["decoded" if has_decoder(uid) else "kept_only"].append(uid)
+    return found
 
 
 def build_targets(settings: Settings) -> dict[str, DeliveryTarget[PluginSettings]]:

@@ -103,6 +103,31 @@ def implementation() -> bytes:
     return item(0x52, IMPLEMENTATION_CLASS_UID.encode()) + item(0x55, b"PDUS")
 
 
+def operations_window(invoked: int, performed: int) -> bytes:
+    """Return the sub-item that asks for several operations at a time (PS3.7 D.3.3.3)."""
+    return item(0x53, struct.pack(">HH", invoked, performed))
+
+
+def role(sop_class_uid: str, *, scu: int, scp: int) -> bytes:
+    """Return the sub-item that proposes roles for a SOP class (PS3.7 D.3.3.4)."""
+    return item(0x54, _counted(sop_class_uid.encode()) + bytes([scu, scp]))
+
+
+def extended(sop_class_uid: str, information: bytes) -> bytes:
+    """Return the sub-item of a SOP class's extended negotiation (PS3.7 D.3.3.5)."""
+    return item(0x56, _counted(sop_class_uid.encode()) + information)
+
+
+def common_extended(sop_class_uid: str, service_class_uid: str) -> bytes:
+    """Return the sub-item that names a SOP class's service class (PS3.7 D.3.3.6)."""
+    named = _counted(sop_class_uid.encode()) + _counted(service_class_uid.encode())
+    return item(0x57, named + bytes(2))
+
+
+def _counted(content: bytes) -> bytes:
+    return struct.pack(">H", len(content)) + content
+
+
 def associate_rq(
     contexts: Sequence[Context] = CONTEXTS,
     *,
@@ -291,11 +316,28 @@ def number(raw: bytes) -> int:
 
 def context_results(content: bytes) -> dict[int, int]:
     """Return presentation context id -> result of an A-ASSOCIATE-AC's content (PS3.8 9.3.3.2)."""
-    found = {}
-    content = content[68:]
+    return {value[0]: value[2] for kind, value in _items(content[68:]) if kind == 0x21}
+
+
+def context_syntaxes(content: bytes) -> dict[int, str]:
+    """Return presentation context id -> transfer syntax of those that were accepted."""
+    return {
+        value[0]: value[8:].decode()
+        for kind, value in _items(content[68:])
+        if kind == 0x21 and value[2] == 0
+    }
+
+
+def user_items(content: bytes) -> dict[int, bytes]:
+    """Return the sub-items of the user information of an A-ASSOCIATE-AC's content, by type."""
+    (users,) = [value for kind, value in _items(content[68:]) if kind == 0x50]
+    return dict(_items(users))
+
+
+def _items(content: bytes) -> list[tuple[int, bytes]]:
+    found = []
     while content:
         kind, _, length = struct.unpack_from(">BBH", content)
-        if kind == 0x21:
-            found[content[4]] = content[6]
+        found.append((kind, content[4 : 4 + length]))
         content = content[4 + length :]
     return found
