@@ -134,6 +134,7 @@ def report(suffered: Suffered, found: Audit, ledger: Ledger, left_out: int) -> d
         "attempts": ledger.attempts.total(),
         "acknowledged": found.acknowledged,
         "refused, by status": {f"{key:#06x}": count for key, count in ledger.refused.items()},
+        "associations rejected": {str(key): count for key, count in ledger.rejected.items()},
         "connections broken": ledger.broken,
         "instances in the index": found.instances,
         "kept, and the answer was lost": found.durable_unanswered,

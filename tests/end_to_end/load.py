@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.end_to_end.made_images import Image, Prototype, Study
-from tests.end_to_end.store_scu import StoreAssociation
+from tests.end_to_end.store_scu import AssociationRejectedError, StoreAssociation
 
 SUCCESS: Final = 0x0000
 
@@ -23,6 +23,7 @@ class Ledger:
         self.attempts: Counter[tuple[str, bytes]] = Counter()
         self.acknowledged: Counter[tuple[str, bytes]] = Counter()
         self.refused: Counter[int] = Counter()
+        self.rejected: Counter[tuple[int, int, int]] = Counter()
         self.broken = 0
         self.answers = 0
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -44,6 +45,11 @@ class Ledger:
             else:
                 self.refused[status] += 1
         return status == SUCCESS
+
+    def no_association(self, error: AssociationRejectedError) -> None:
+        """Count an association that was rejected."""
+        with self._lock:
+            self.rejected[error.reason] += 1
 
     def lost_connection(self) -> None:
         """Count a connection that broke, or could not be made."""
@@ -82,6 +88,8 @@ class RestlessSender(threading.Thread):
         while not self._stop_asked.is_set():
             try:
                 self._visit()
+            except AssociationRejectedError as error:
+                self._ledger.no_association(error)
             except OSError:
                 self._ledger.lost_connection()
             self._stop_asked.wait(self._chance.uniform(0.02, 0.4))

@@ -18,6 +18,14 @@ OFFERED_PDU: Final = 16384
 ANSWER_SECONDS: Final = 60.0
 
 
+class AssociationRejectedError(ConnectionRefusedError):
+    """The node wants no association; `reason` has result, source and reason (PS3.8 9.3.4)."""
+
+    def __init__(self, reason: tuple[int, int, int]) -> None:
+        super().__init__(f"the association was rejected: {reason}")
+        self.reason = reason
+
+
 class StoreAssociation:
     """An association that sends C-STORE requests, one at a time.
 
@@ -32,6 +40,8 @@ class StoreAssociation:
         try:
             self._socket.sendall(_associate_rq(calling, called))
             kind, body = self._pdu()
+            if kind == 0x03:
+                raise AssociationRejectedError((body[1], body[2], body[3]))
             if kind != 0x02:
                 raise ConnectionRefusedError(f"the association was answered with PDU {kind:#04x}")
             self._most = _max_length(body)

@@ -59,6 +59,7 @@ def data_set_bytes(path: Path) -> bytes:
 def test_kill_at_a_point_loses_nothing_and_sends_nothing_twice(
     point: str, tmp_path: Path, pacs: StandInPacs
 ) -> None:
+    """T12, NET-06: nothing is acknowledged before it is durable."""
     files = make_ct_series(tmp_path / "ct", slices=6, rows=64, columns=64)
     study_instance_uid = str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
     node = NodeProcess(folder=tmp_path / "node", pacs_port=pacs.port)
