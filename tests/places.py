@@ -8,4 +8,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 CONFIG: Final = ROOT / "config"
 README: Final = ROOT / "README.md"
-REFERENCE_GENERATOR: Final = ROOT / "deploy" / "docs" / "configuration_reference.py"
+DOCS: Final = ROOT / "deploy" / "docs"
+REFERENCE_GENERATOR: Final = DOCS / "configuration_reference.py"
+STATEMENT: Final = DOCS / "conformance.md"
+STATEMENT_GENERATOR: Final = DOCS / "conformance_tables.py"

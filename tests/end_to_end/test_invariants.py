@@ -136,12 +136,18 @@ def test_identical_instances_at_once_make_one_row_and_only_successes(
     assert (conservation.received, conservation.duplicates, conservation.missing) == (20, 15, 0)
 
 
-@pytest.mark.parametrize("damage", ["missing-slice", "mixed-orientation"])
+@pytest.mark.parametrize("damage", ["missing-slice", "mixed-orientation", "lossy"])
 def test_unsuitable_series_ends_in_a_delivered_refusal(
     damage: str, tmp_path: Path, node: NodeProcess, pacs: StandInPacs
 ) -> None:
+    """Silence is never negative; NET-04: lossy images are taken, and refused by the engine."""
     files = make_ct_series(tmp_path / "ct", slices=10, rows=64, columns=64)
-    if damage == "missing-slice":
+    if damage == "lossy":
+        for file in files:
+            squeezed = dcmread(file)
+            squeezed.LossyImageCompression = "01"
+            squeezed.save_as(file)
+    elif damage == "missing-slice":
         files = files[:4] + files[5:]
     else:
         turned = dcmread(files[3])

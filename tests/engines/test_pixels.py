@@ -189,6 +189,7 @@ def test_values_below_int16_are_not_wrapped(tmp_path: Path) -> None:
 
 
 def test_a_frame_that_claims_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """T18: dimensions of a codestream."""
     path = one_slice(tmp_path)
     dataset = dcmread(path)
     dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
@@ -225,6 +226,7 @@ def test_a_transfer_syntax_without_decoder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_small_rle_file_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    """T18: dimensions of a header."""
     path = one_slice(tmp_path)
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = RLELossless
@@ -239,6 +241,7 @@ def test_a_small_rle_file_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> 
 
 
 def test_a_deflated_bomb_is_refused_without_inflating_it(tmp_path: Path) -> None:
+    """T18: a deflated data set, where an engine reads it."""
     path = one_slice(tmp_path)
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian

@@ -74,6 +74,8 @@ def test_what_the_engine_does_not_read_is_refused_with_a_code(
 
 
 def test_lossy_images_are_refused_unless_the_engine_accepts_them(tmp_path: Path) -> None:
+    """NET-04: engine by engine."""
+
     def lossy(dataset: Dataset, index: int) -> None:
         dataset.LossyImageCompression = "01" if index == 2 else "00"
 

@@ -46,6 +46,7 @@ def pacs(tmp_path: Path) -> Iterator[StandInPacs]:
 def test_objects_are_accepted_in_order_over_one_association(
     pacs: StandInPacs, objects: list[Outgoing]
 ) -> None:
+    """NET-17."""
     assert verdicts(send(target_at(pacs.port), objects)) == [SendVerdict.ACCEPTED] * 3
     assert sum(study.count for study in pacs.listing()) == 3
 
@@ -66,6 +67,7 @@ def test_objects_are_accepted_in_order_over_one_association(
 def test_status_decides_and_the_next_object_goes_on(
     status: int, verdict: SendVerdict, pacs: StandInPacs, objects: list[Outgoing]
 ) -> None:
+    """NET-17: 0xA7xx again later; 0xA9xx, 0xCxxx, 0x0122 never; 0xB0xx is kept, with a warning."""
     pacs.refuse_with(status)
     reports = send(target_at(pacs.port), objects[:2])
     assert verdicts(reports) == [verdict, SendVerdict.ACCEPTED]
@@ -133,6 +135,7 @@ def test_peer_that_stalls_is_given_up_at_the_deadline(objects: list[Outgoing]) -
 def test_class_that_the_peer_does_not_take_is_refused_and_the_others_are_sent(
     tmp_path: Path, objects: list[Outgoing]
 ) -> None:
+    """NET-18: the other objects of a set still go out, and the refusal names the SOP class."""
     ae = AE(ae_title="PACS")
     ae.add_supported_context(objects[0].sop_class_uid)
     server = ae.start_server(

@@ -70,6 +70,7 @@ def test_storescp_gets_every_byte(
 def test_storescp_that_takes_implicit_vr_only_gets_the_same_data_sets(
     objects: list[Outgoing], tmp_path: Path
 ) -> None:
+    """NET-05: transcoded for a PACS that takes nothing else."""
     with storescp(tmp_path / "kept", "+xi") as port:
         reports = send(target_at(port), objects)
     assert verdicts(reports) == ACCEPTED

@@ -232,6 +232,7 @@ def as_kept(item: Outgoing, path: Path, syntax: UID) -> Outgoing:
 def test_only_what_the_peer_does_not_take_as_it_is_kept_is_transcoded_and_that_is_told(
     kept: UID, other: UID, objects: list[Outgoing], tmp_path: Path
 ) -> None:
+    """NET-05: both uncompressed syntaxes are proposed, each in its own context."""
     mixed = [
         as_kept(objects[0], tmp_path / "0.dcm", kept),
         as_kept(objects[1], tmp_path / "1.dcm", other),
@@ -301,6 +302,7 @@ def test_context_that_is_accepted_in_a_syntax_that_was_not_offered_is_not_used(
 def test_compressed_object_is_offered_in_its_own_syntax_alone(
     objects: list[Outgoing],
 ) -> None:
+    """NET-05."""
     compressed = replace(objects[0], transfer_syntax_uid="1.2.840.10008.1.2.4.70")
     proposed: list[tuple[str, tuple[str, ...]]] = []
 

@@ -1,0 +1,67 @@
+"""Every requirement on the listener is named by a test, or a line says why there is none."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Final
+
+import pytest
+
+from tests.architecture.tree import SourceFile, source_files
+from tests.places import STATEMENT
+
+ATTACKS: Final = tuple(f"T{number:02}" for number in range(1, 20))
+"""What a stranger may do to the port, and data sets that are not what they say."""
+NETWORK: Final = tuple(f"NET-{number:02}" for number in (*range(1, 7), *range(10, 20), 43))
+"""Contexts, transfer syntaxes, own results; association; move originator."""
+STATUSES: Final = (
+    "0x0000", "0xB000", "0xB006", "0xB007", "0xA700", "0xA900", "0xC000",
+    "0x0117", "0x0122", "0x0124", "0x0210", "0x0211", "0x0212",
+)  # fmt: skip
+"""What a C-STORE may be answered with (PS3.4 table B.2-1, PS3.7 9.1.1.1.9)."""
+REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES)
+NAME: Final = re.compile(r"\b(?:T[0-9]{2}|NET-[0-9]{2}|0x[0-9A-F]{4})\b")
+HEADING: Final = "## 8. What is not there, and why"
+
+
+@cache
+def named_by_tests() -> frozenset[str]:
+    """Return the ids in docstrings of test functions; those of modules name ranges.
+
+    Statuses count in tests of the listener alone: elsewhere they are those of other peers.
+    """
+    found: set[str] = set()
+    for source in source_files("tests"):
+        ours = "end_to_end" in source.path.parts or "listeners" in source.path.parts
+        names = set(_names_in(source))
+        found |= names if ours else {name for name in names if not name.startswith("0x")}
+    return frozenset(found)
+
+
+def _names_in(source: SourceFile) -> Iterator[str]:
+    for node in ast.walk(source.syntax):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield from NAME.findall(ast.get_docstring(node) or "")
+
+
+def told_why_not() -> set[str]:
+    """Return the ids in the statement's table of what is not there; each line has a reason."""
+    _, _, behind = STATEMENT.read_text(encoding="utf-8").partition(HEADING)
+    rows = re.findall(r"(?m)^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", behind)
+    return {name for name, _, reason in rows if len(reason.split()) > 2}
+
+
+@pytest.mark.parametrize("requirement", REQUIRED)
+def test_every_requirement_on_the_listener_has_a_test_or_a_reason(requirement: str) -> None:
+    if requirement not in named_by_tests() | told_why_not():
+        pytest.fail(f"no test names {requirement} in its docstring, and {STATEMENT.name} no reason")
+
+
+def test_a_reason_stands_only_for_what_no_test_names() -> None:
+    """But what is done in part: its test says what, its line what is not."""
+    in_part = {"NET-18"}
+    both = told_why_not() & named_by_tests() - in_part
+    assert [name for name in sorted(both) if name in {*ATTACKS, *NETWORK}] == []
