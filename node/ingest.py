@@ -58,7 +58,6 @@ SOP_CLASS_UID: Final = 0x00080016
 SOP_INSTANCE_UID: Final = 0x00080018
 CHUNK: Final = 1 << 20
 ROWS_WITHIN_SECONDS: Final = 30.0
-INDEX_BEHIND: Final = "the index is too far behind"
 
 log = structlog.get_logger()
 
@@ -117,13 +116,11 @@ class StudyIngest(Ingest):
         """Say whether anything can be taken over an association now (NET-10: congestion)."""
         if stores:
             self.quotas.check_disk(source)
-        if self.indexer.full:
-            raise OutOfResources(INDEX_BEHIND)
+        self._refuse_when_behind(source)
 
     def open(self, source: Source) -> StudyIntake:
         """Note an accepted association; until its intake closes it holds its studies open (R2)."""
-        if self.indexer.full:
-            raise OutOfResources(INDEX_BEHIND)
+        self._refuse_when_behind(source)
         brought = _brought(source, uuid.uuid4().hex)
         self.indexer.put(Opened(brought=brought, at=self.clock()))
         return StudyIntake(self, source, brought)
@@ -165,8 +162,11 @@ class StudyIngest(Ingest):
             OutOfResources
         """
         self.quotas.check(source)
-        if self.indexer.full:
-            raise OutOfResources(INDEX_BEHIND)
+        self._refuse_when_behind(source)
+
+    def _refuse_when_behind(self, source: Source) -> None:
+        if self.indexer.full or (self.indexer.nearly_full and not source.urgent):
+            raise OutOfResources("the index is too far behind")
 
 
 class StudyIntake(Intake):

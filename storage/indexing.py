@@ -40,6 +40,8 @@ from storage.states import AssociationState, ReceiptOutcome
 
 MOST_IN_ONE: Final = 1000
 LINGER_SECONDS: Final = 0.25
+SHARE_OF_URGENT: Final = 10
+"""One in so many of what may wait is kept for urgent sources."""
 RACES: Final = 5
 """How often a batch is tried again when another node wrote the same row meanwhile."""
 FIRST_WAIT_SECONDS: Final = 0.1
@@ -134,6 +136,11 @@ class Indexer:
     def full(self) -> bool:
         """Say whether no more should be acknowledged until some rows are written."""
         return self.waiting >= self._most_waiting
+
+    @property
+    def nearly_full(self) -> bool:
+        """Say whether what is left of the room should be for what is urgent."""
+        return self.waiting >= self._most_waiting - self._most_waiting // SHARE_OF_URGENT
 
     def drain(self, seconds: float) -> bool:
         """Wait until all that was put before has its rows; False if that took too long."""

@@ -84,7 +84,9 @@ class DimseListenerSettings(PluginSettings):
         5, description="How many of them only senders marked `urgent` get, if there are any."
     )
     max_associations_per_address: PositiveInt = Field(
-        25, description="Connections at a time from one IP address."
+        25,
+        description="Associations at a time from one IP address; senders marked `urgent` get "
+        "`urgent_associations` more.",
     )
     notifications_per_minute: PositiveInt = Field(
         600,

@@ -69,7 +69,8 @@ REASONS: Final = {
     CALLED_AE_UNKNOWN: "called AE title is not among listeners.dimse.ae_titles",
     NO_USER_IDENTITY: "it shows no user identity, and listeners.dimse.users asks for one",
     CONGESTED: "what it would send could not be kept just now",
-    LOCAL_LIMIT: "no association is free but for urgent senders (listeners.dimse)",
+    LOCAL_LIMIT: "no association is free, in all or for its address, but for urgent senders "
+    "(listeners.dimse)",
 }
 
 log = structlog.get_logger()
@@ -172,7 +173,7 @@ class DimseListener(Listener[DimseListenerSettings]):
         settings = self._settings
         return Guard(
             most_connections=settings.max_associations + SPARE_CONNECTIONS,
-            most_per_address=settings.max_associations_per_address,
+            most_per_address=settings.max_associations_per_address + settings.kept_for_urgent,
             handshake_seconds=settings.acse_seconds,
             pdu_seconds=settings.pdu_seconds,
             network_seconds=settings.network_seconds,
@@ -238,9 +239,12 @@ class DimseListener(Listener[DimseListenerSettings]):
 
     def _shortage(self, association: Association) -> tuple[int, int, int] | None:
         """Say what is short for this sender: associations, or room for what it would bring."""
-        source = self._source(association)
-        free = self._settings.max_associations - len(self._associations())
-        if free <= (0 if source.urgent else self._settings.kept_for_urgent):
+        source, settings, open_now = self._source(association), self._settings, self._associations()
+        free = settings.max_associations - len(open_now)
+        if free <= (0 if source.urgent else settings.kept_for_urgent):
+            return LOCAL_LIMIT
+        from_there = sum(_peer_address(other) == source.peer_address for other in open_now)
+        if from_there >= settings.max_associations_per_address and not source.urgent:
             return LOCAL_LIMIT
         contexts = association.requestor.requested_contexts
         stores = any(context.abstract_syntax not in NEED_NO_ROOM for context in contexts)
@@ -296,7 +300,7 @@ class DimseListener(Listener[DimseListenerSettings]):
         request = cast("N_CREATE", event.request)
         sop_class, instance = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
         attributes = _encoded(event, request.AttributeList)
-        if not self._rate.admits(_peer_address(event.assoc), len(attributes.content)):
+        if self._are_too_many(event, attributes):
             return too_many(), None
         return n_create(str(sop_class), str(instance or ""), attributes, self._ingest), None
 
@@ -305,9 +309,20 @@ class DimseListener(Listener[DimseListenerSettings]):
         request = cast("N_SET", event.request)
         sop_class, instance = request.RequestedSOPClassUID, request.RequestedSOPInstanceUID
         modifications = _encoded(event, request.ModificationList)
-        if not self._rate.admits(_peer_address(event.assoc), len(modifications.content)):
+        if self._are_too_many(event, modifications):
             return too_many(), None
         return n_set(str(sop_class), str(instance or ""), modifications, self._ingest), None
+
+    def _are_too_many(self, event: Event, message: Encoded) -> bool:
+        peer = _peer_address(event.assoc)
+        if self._rate.admits(peer, len(message.content)):
+            return False
+        log.warning(
+            "notification.refused",
+            reason="more than listeners.dimse.notifications_per_minute",
+            peer=peer,
+        )
+        return True
 
     def _end(self, association: Association, intake: Intake) -> None:
         """Close the intake when the association's own thread is done with it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -52,13 +52,15 @@ def pacs(tmp_path: Path) -> Iterator[StandInPacs]:
     standin.stop()
 
 
-def fair_node(folder: Path, pacs: StandInPacs, storage: str) -> GuardedNode:
+def fair_node(
+    folder: Path, pacs: StandInPacs, storage: str, guard: Mapping[str, int]
+) -> GuardedNode:
     return GuardedNode(
         folder=folder / "node",
         pacs_port=pacs.port,
         quiet_seconds=1.0,
         extra=f"[storage]\nreserve_mib = 1\nspare_packs = 0\n{storage}",
-        guard={"max_associations": PLACES, "urgent_associations": URGENT_PLACES},
+        guard=guard,
         peers=PEERS,
     )
 
@@ -97,11 +99,22 @@ def assert_is_read(node: GuardedNode, pacs: StandInPacs, sender: Requestor, fold
     assert "1.2.840.10008.5.1.4.1.1.66.4" in classes
 
 
+@pytest.mark.parametrize(
+    "guard",
+    [
+        {"max_associations": PLACES, "urgent_associations": URGENT_PLACES},
+        {"max_associations_per_address": PLACES - URGENT_PLACES},
+    ],
+    ids=["in all", "from its address"],
+)
 def test_a_flood_gets_0xa700_and_an_urgent_study_is_read_meanwhile(
-    tmp_path: Path, pacs: StandInPacs
+    guard: Mapping[str, int], tmp_path: Path, pacs: StandInPacs
 ) -> None:
-    """A22, NET-10: quota for the one, its places for the other, from C-STORE to the PACS."""
-    node = fair_node(tmp_path, pacs, f"quota_mib = {QUOTA_MIB}\n")
+    """A22, NET-10: quota for the one, its places for the other, from C-STORE to the PACS.
+
+    Both may come through one router: then it is the address that has no more places for others.
+    """
+    node = fair_node(tmp_path, pacs, f"quota_mib = {QUOTA_MIB}\n", guard)
     with node, ExitStack() as stack:
         flooding = [accepted(stack, node, b"RESEARCH") for _ in range(PLACES - URGENT_PLACES)]
         statuses = [
@@ -126,7 +139,7 @@ def test_where_disk_is_short_only_urgent_studies_come_in_and_are_read(
 ) -> None:
     """A22, NET-10: (2, 3, 1) for the others, before they send anything; an echo needs no room."""
     storage = f"urgent_mib = {MORE_THAN_ANY_DISK}\n"
-    node = fair_node(tmp_path, pacs, storage)
+    node = fair_node(tmp_path, pacs, storage, {})
     with node, ExitStack() as stack:
         assert ask(stack, node, b"CT1") == CONGESTED
         assert isinstance(ask(stack, node, b"CT1", [ECHO_CONTEXT]), Requestor)

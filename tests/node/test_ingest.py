@@ -229,6 +229,23 @@ def test_index_that_is_too_far_behind_refuses_new_instances(tmp_path: Path, file
     bench.database.close()
 
 
+def test_the_last_of_the_room_in_the_index_is_for_urgent_sources(
+    tmp_path: Path, file: Path
+) -> None:
+    """A22, NET-10: a flood while the database is slow leaves a tenth to who is urgent."""
+    bench = TakingIn(tmp_path)  # the indexer does not run
+    bench.indexer._most_waiting = 10
+    routine, urgent = Source(listener="dimse"), Source(listener="dimse", urgent=True)
+    bench.store(bench.ingest.open(routine), [file] * 8)
+    with pytest.raises(OutOfResources, match="behind"):
+        bench.ingest.admit(routine, stores=False)
+    bench.ingest.admit(urgent, stores=True)
+    bench.store(bench.ingest.open(urgent), [])
+    with pytest.raises(OutOfResources, match="behind"):
+        bench.ingest.admit(urgent, stores=True)
+    bench.database.close()
+
+
 def test_header_that_lies_far_behind_the_first_bytes_is_read(
     bench: TakingIn, file: Path, tmp_path: Path
 ) -> None:
