@@ -50,8 +50,11 @@ def tell_sent(association: Association, content: bytes) -> None:
         _tell(association, content, evt.EVT_DATA_SENT, evt.EVT_PDU_SENT)
 
 
-def _is_bound(association: Association, *events: evt.NotificationEvent) -> bool:
-    return any(association.get_handlers(event) for event in events)
+def _is_bound(
+    association: Association, of_bytes: evt.NotificationEvent, of_pdu: evt.NotificationEvent
+) -> bool:
+    handlers = association._handlers  # without a call: it is asked at every read
+    return bool(handlers.get(of_bytes) or handlers.get(of_pdu))
 
 
 def _tell(

@@ -123,6 +123,21 @@ def test_only_listed_peers_from_their_addresses_get_in(
         listener.stop()
 
 
+def test_every_called_title_of_the_settings_lets_a_sender_in_and_is_noted(
+    ingest: KeepingIngest,
+) -> None:
+    """NET-11."""
+    listener = listener_for(ingest, ae_titles=["WETREAD", "STROKE_AI"])
+    listener.start()
+    try:
+        for title in ("WETREAD", "STROKE_AI"):
+            associate(listener.port, called=title).release()
+        assert not associate(listener.port, called="OTHER").is_established
+    finally:
+        listener.stop()
+    assert [source.called_ae for source in ingest.opened] == ["WETREAD", "STROKE_AI"]
+
+
 def test_start_without_any_peer_says_what_to_do(ingest: KeepingIngest) -> None:
     with pytest.raises(ListenerError, match=r"listeners\.dimse\.peers"):
         listener_for(ingest, allow_any_peer=False).start()
