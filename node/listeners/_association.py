@@ -43,6 +43,8 @@ CLOSING: Final = "Sta13"
 ABORTED: Final = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00"
 """A-ABORT by the service provider, no reason given (PS3.8 9.3.8)."""
 SETTLE_SECONDS: Final = 1.0
+MOST_WAITING: Final = 8
+"""Messages other than C-STORE that may wait for their answers: one at a time is what is agreed."""
 MOST_DISCARDED: Final = 1 << 20
 """What is still read of a peer whose association was aborted."""
 
@@ -257,7 +259,9 @@ class StoreProvider(DULServiceProvider):
             return self._discard(connection)
         if state != ESTABLISHED:
             return super()._is_transport_event()
-        return self.stream is not None and self._converse(self.stream, connection)
+        if self.stream is None or self.assoc.dimse.msg_queue.qsize() >= MOST_WAITING:
+            return False  # read on when what was asked before has its answer
+        return self._converse(self.stream, connection)
 
     def _say_abort(self) -> None:
         """Tell the peer that it is over: its message could not be taken apart."""

@@ -231,6 +231,8 @@ class MessageStream:
             return self._begin(elements)
         if field not in KNOWN_REQUESTS:
             raise ProtocolError("a command has no Command Field that is known")
+        if self._other:
+            raise ProtocolError("a command came before the message before it had ended")
         if elements.get(DATA_SET_TYPE) != NO_DATA_SET:
             self._other[self._context] = 0
         self.passed = _whole_pdu(self._context, IS_COMMAND | IS_LAST, command)

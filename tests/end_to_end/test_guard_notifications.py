@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -100,6 +101,25 @@ def test_a_procedure_step_without_an_end_is_cut(node: GuardedNode) -> None:
     """NET-19: more than two MiB say nothing that a study could have."""
     with associated(node.port, contexts=(*CONTEXTS, STEP)) as hostile:
         assert created(hostile, "2.25.3002", bytes(3 * MIB)) is None
+
+
+def test_procedure_steps_that_do_not_wait_for_their_answers_pile_up_nowhere(
+    node: GuardedNode,
+) -> None:
+    """NET-13, NET-19: who asks before it is answered waits; the node reads no further meanwhile."""
+    base = node.base()
+    request = p_data(*message(STEP.id, n_create_rq("2.25.3003"), command=True))
+    content = b"".join(map(p_data, message(STEP.id, BOMBS["elements"], command=False)))
+    with associated(node.port, address="127.0.0.69", contexts=(*CONTEXTS, STEP)) as hasty:
+        sending = threading.Thread(
+            target=lambda: all(hasty.send(request, content) for _ in range(60))
+        )
+        sending.start()
+        answers = [hasty.response() for _ in range(60)]
+        sending.join()
+        assert {status for _, status in filter(None, answers)} <= {UNREADABLE, RESOURCE_LIMITATION}
+        assert None not in answers
+    assert node.footprint().peak - base.memory < 32 * MIB
 
 
 def test_a_deflated_procedure_step_is_not_taken(node: GuardedNode) -> None:

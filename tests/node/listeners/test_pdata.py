@@ -36,7 +36,7 @@ ECHO = "1.2.840.10008.1.1"
 MPPS = "1.2.840.10008.3.1.2.3.3"
 LITTLE = "1.2.840.10008.1.2.1"
 CONTEXTS = {1: Context(CT, LITTLE), 3: Context(CT, "1.2.840.10008.1.2"), 5: Context(ECHO, LITTLE)}
-OTHERS = {**CONTEXTS, 7: Context(MPPS, LITTLE)}
+OTHERS = {**CONTEXTS, 7: Context(MPPS, LITTLE), 9: Context(MPPS, LITTLE)}
 BUFFER = 4096
 
 
@@ -338,6 +338,16 @@ def test_a_message_of_another_service_without_end_is_cut_off() -> None:
     endless = pdu(pdv(7, 0, bytes(60_000))) * 400
     with pytest.raises(ProtocolError, match="longer than"):
         desk.feed(endless)
+
+
+@pytest.mark.parametrize("context", [5, 7, 9])
+def test_messages_of_other_services_are_not_mixed(context: int) -> None:
+    """PS3.7 6.3.1; and so that 128 contexts hold no more than one."""
+    desk = Desk(contexts=OTHERS)
+    request = command(0x0140, e0110=b"\x01\0", e0800=b"\x01\0")
+    desk.feed(pdu(pdv(7, 3, request), pdv(7, 0, b"first")))
+    with pytest.raises(ProtocolError, match="before the message before it"):
+        desk.feed(pdu(pdv(context, 3, echo_request() if context == 5 else request)))
 
 
 @given(st.binary(max_size=300))
