@@ -26,8 +26,9 @@ from pynetdicom.transport import (
     AssociationSocket,
 )
 
+from node.listeners._commands import ProtocolError
 from node.listeners._notifications import PduNotices, tell_sent
-from node.listeners._pdata import MessageStream, ProtocolError, Step
+from node.listeners._pdata import MessageStream, Step
 
 BUFFER_BYTES: Final = 1 << 20
 LEAST_ROOM: Final = 64 << 10

@@ -50,12 +50,7 @@ class TakingIn:
         self.associations = AssociationStore(self.database, clock)
         self.events = EventStore(self.database, clock)
         self.told: list[str] = []
-        self.indexer = Indexer(
-            self.database,
-            clock,
-            same_bytes=partial(same_bytes, self.packs),
-            tell=lambda what, _details: self.told.append(what),
-        )
+        self.indexer = self._indexer()
         self.ingest = StudyIngest(
             packs=self.packs,
             indexer=self.indexer,
@@ -69,6 +64,14 @@ class TakingIn:
             ),
             own_device=OwnDevice(manufacturer="wetread", model="wetread"),
             clock=clock,
+        )
+
+    def _indexer(self) -> Indexer:
+        return Indexer(
+            self.database,
+            self.clock,
+            same_bytes=partial(same_bytes, self.packs),
+            tell=lambda what, _details: self.told.append(what),
         )
 
     def start(self) -> TakingIn:

@@ -22,13 +22,8 @@ from node.interfaces import (
     Source,
     TooLarge,
 )
-from node.listeners._pdata import (
-    Context,
-    MessageStream,
-    ProtocolError,
-    Step,
-    read_command,
-)
+from node.listeners._commands import ProtocolError, read_command
+from node.listeners._pdata import Context, MessageStream, Step
 from tests.node.listeners.receiving import KeepingIngest
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
