@@ -92,6 +92,8 @@ class Reconciliation:
                 continue
             for record in self._packs.records(name, end):
                 end = record.end
+                if record.erased:
+                    continue  # by retention: the database is older than the pack
                 try:
                     yield read_note(record)
                 except NoteError as error:

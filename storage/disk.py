@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -32,28 +35,33 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def punch_hole(path: Path, offset: int, length: int) -> None:
-    """Give the blocks of a range back to the disk; what is read there is zeros from now on.
+def claim(descriptor: int) -> None:
+    """Let other processes know, as long as this one holds a file open, that it is written to.
 
-    Where the file system cannot, zeros are written in place.
+    The lock ends with its holder. Where the file system has none, retention leaves files whole.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def punch_holes(descriptor: int, holes: Iterable[tuple[int, int]]) -> bool:
+    """Give the blocks of ranges (start, end) of a file back to the disk: zeros are read there then.
+
+    Returns False where the file system cannot; the file is as it was.
 
     Raises:
         OSError
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        mode = ctypes.c_int(KEEP_SIZE | PUNCH_HOLE)
-        failed = _libc.fallocate(descriptor, mode, ctypes.c_int64(offset), ctypes.c_int64(length))
-        if failed and ctypes.get_errno() not in {errno.EOPNOTSUPP, errno.ENOSYS}:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    mode = ctypes.c_int(KEEP_SIZE | PUNCH_HOLE)
+    for start, end in holes:
+        ctypes.set_errno(0)
+        failed = _libc.fallocate(
+            descriptor, mode, ctypes.c_int64(start), ctypes.c_int64(end - start)
+        )
+        number = ctypes.get_errno()
+        if failed and number in {errno.EOPNOTSUPP, errno.ENOSYS}:
+            return False
         if failed:
-            _write_zeros(descriptor, offset, length)
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_zeros(descriptor: int, offset: int, length: int) -> None:
-    zeros = bytes(1 << 20)
-    for start in range(offset, offset + length, len(zeros)):
-        os.pwrite(descriptor, zeros[: offset + length - start], start)
+            raise OSError(number, os.strerror(number))
+    os.fdatasync(descriptor)
+    return True

@@ -19,6 +19,9 @@ digest of the data. The id is random, so that nobody can send bytes that look li
 FRAME: Final = 64
 FAMILY: Final = MAGIC[:13]
 MARK: Final = b"INST"
+ERASED: Final = b"GONE"
+"""What retention writes over MARK: data and note are erased, the head stays and says how long they
+were, so that who walks through a pack comes to the records behind."""
 FIRST: Final = 64
 """Where the first record of a pack starts: behind MAGIC and the pack's id."""
 CHUNK: Final = 1 << 20
@@ -26,13 +29,17 @@ CHUNK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackRecord:
-    """A finished record as it is found in a pack. `end` is where the next one starts."""
+    """A finished record as it is found in a pack. `end` is where the next one starts.
+
+    Of one that retention erased only the head is there: its note is empty.
+    """
 
     location: Location
     digest: str
     size: int
     note: bytes
     end: int
+    erased: bool = False
 
 
 def check_version(descriptor: int, name: str) -> None:
@@ -54,27 +61,73 @@ def head_of(salt: bytes, data: int, prefix: int, note: bytes, digest: bytes) -> 
     return bytes(head)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """A head whose checksum agrees."""
+
+    erased: bool
+    note_crc: int
+    data: int
+    prefix: int
+    note: int
+    digest: bytes
+
+
 def record_at(descriptor: int, name: str, salt: bytes, start: int) -> PackRecord | None:
     """Return the record that starts there, if one was finished there: head and digest agree."""
+    record = outline_at(descriptor, name, salt, start)
+    if record is None or record.erased:
+        return record
+    prefix = record.location.length - record.size
+    first = record.location.offset + prefix
+    agrees = _digest_agrees(descriptor, first, record.size, bytes.fromhex(record.digest))
+    return record if agrees else None
+
+
+def outline_at(descriptor: int, name: str, salt: bytes, start: int) -> PackRecord | None:
+    """Return the record that starts there by its head and note alone; its data is not read."""
+    head = _head_at(descriptor, salt, start)
+    if head is None:
+        return None
+    first = start + FRAME
+    behind = first + head.prefix + head.data
+    text = b"" if head.erased else os.pread(descriptor, head.note, behind)
+    if not head.erased and zlib.crc32(text) != head.note_crc:
+        return None
+    return PackRecord(
+        location=Location(pack=name, offset=first, length=head.prefix + head.data),
+        digest=head.digest.hex(),
+        size=head.data,
+        note=text,
+        end=behind + head.note + -(behind + head.note) % 8,
+        erased=head.erased,
+    )
+
+
+def mark_erased(descriptor: int, salt: bytes, start: int) -> bool:
+    """Write over a record's mark that it is erased; False: no record was finished there."""
+    head = _head_at(descriptor, salt, start)
+    if head is None:
+        return False
+    if not head.erased:
+        os.pwrite(descriptor, ERASED, start)
+    return True
+
+
+def _head_at(descriptor: int, salt: bytes, start: int) -> _Head | None:
     head = os.pread(descriptor, FRAME, start)
-    if len(head) < FRAME or head[:4] != MARK:
+    if len(head) < FRAME or head[:4] not in {MARK, ERASED}:
         return None
     crc, note_crc, data, prefix, note, digest = HEAD.unpack(head)
     if crc != zlib.crc32(head[8:], zlib.crc32(salt)):
         return None
-    first = start + FRAME
-    if not _digest_agrees(descriptor, first + prefix, data, digest):
-        return None
-    behind = first + prefix + data
-    text = os.pread(descriptor, note, behind)
-    if zlib.crc32(text) != note_crc:
-        return None
-    return PackRecord(
-        location=Location(pack=name, offset=first, length=prefix + data),
-        digest=digest.hex(),
-        size=data,
-        note=text,
-        end=behind + note + -(behind + note) % 8,
+    return _Head(
+        erased=head[:4] == ERASED,
+        note_crc=note_crc,
+        data=data,
+        prefix=prefix,
+        note=note,
+        digest=digest,
     )
 
 

@@ -16,11 +16,11 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
-from storage.disk import punch_hole, resource_error, sync_folder
+from storage.disk import claim, resource_error, sync_folder
 from storage.pack_format import (
     CHUNK,
     FIRST,
@@ -29,6 +29,7 @@ from storage.pack_format import (
     PackRecord,
     check_version,
     head_of,
+    outline_at,
     record_at,
 )
 from storage.records import Location
@@ -36,6 +37,8 @@ from storage.records import Location
 MOST_PIECES: Final = 1000  # and some of ours; a system call takes 1024
 SUFFIX: Final = ".pack"
 UNFINISHED: Final = ".new"
+Look: TypeAlias = Callable[[int, str, bytes, int], PackRecord | None]
+"""(descriptor, pack, its id, position) -> the record that was finished there."""
 
 
 class Pack:
@@ -261,6 +264,7 @@ class PackStore:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise resource_error(error) from error
+        claim(descriptor)
         return Pack(path, descriptor, durable=self._durable, prepared=self.pack_bytes)
 
     def _create(self) -> Pack:
@@ -268,6 +272,7 @@ class PackStore:
         path = self.folder / f"{name}{SUFFIX}"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            claim(descriptor)
             os.pwrite(descriptor, MAGIC + uuid.UUID(name).bytes, 0)
             os.fsync(descriptor)
             sync_folder(self.folder)
@@ -279,7 +284,11 @@ class PackStore:
 
     def path(self, location: Location) -> Path:
         """Return the file that holds an instance."""
-        return self.folder / f"{_name(location.pack)}{SUFFIX}"
+        return self.path_of(location.pack)
+
+    def path_of(self, name: str) -> Path:
+        """Return the file of a pack."""
+        return self.folder / f"{_name(name)}{SUFFIX}"
 
     def read(self, location: Location) -> bytes:
         """Return the DICOM file of an instance.
@@ -308,15 +317,24 @@ class PackStore:
     def records(self, name: str, start: int = 0) -> Iterator[PackRecord]:
         """Yield the finished records of a pack from a position on, each checked whole.
 
+        Those that retention erased are among them.
+
         Raises:
             StorageError: another version wrote the pack, in another way.
         """
-        path = self.folder / f"{_name(name)}{SUFFIX}"
+        return self._walk(name, start, record_at)
+
+    def outlines(self, name: str) -> Iterator[PackRecord]:
+        """Yield the finished records of a pack by heads and notes; their data is not read."""
+        return self._walk(name, FIRST, outline_at)
+
+    def _walk(self, name: str, start: int, look: Look) -> Iterator[PackRecord]:
+        path = self.path_of(name)
         salt = uuid.UUID(name).bytes
         position = max(start, FIRST)
         with path.open("rb") as file:
             check_version(file.fileno(), name)
-            while (record := record_at(file.fileno(), name, salt, position)) is not None:
+            while (record := look(file.fileno(), name, salt, position)) is not None:
                 yield record
                 position = record.end
 
@@ -328,7 +346,7 @@ class PackStore:
         Raises:
             OutOfResourcesError: the disk is read-only or failing.
         """
-        path = self.folder / f"{_name(name)}{SUFFIX}"
+        path = self.path_of(name)
         try:
             size = path.stat().st_size
             if end > FIRST:
@@ -348,17 +366,6 @@ class PackStore:
         for path in left:
             path.unlink(missing_ok=True)
         return len(left)
-
-    def delete(self, location: Location) -> None:
-        """Give the space of an instance back. Only retention may call this (invariant 2).
-
-        Raises:
-            OutOfResourcesError: the disk is read-only or failing.
-        """
-        try:
-            punch_hole(self.path(location), location.offset, location.length)
-        except OSError as error:
-            raise resource_error(error) from error
 
 
 def _write_zeros(path: Path, name: str, length: int, keep_going: threading.Event | None) -> bool:

@@ -242,36 +242,6 @@ def test_a_disk_without_room_for_a_spare_is_told_and_nothing_is_left(
     assert list(store.folder.iterdir()) == []
 
 
-def test_the_space_of_a_deleted_instance_goes_back_and_its_neighbours_stay(
-    store: PackStore,
-) -> None:
-    pack = store.borrow()
-    first, second, third = (keep(pack, os.urandom(1 << 20)) for _ in range(3))
-    pack.sync()
-    before = pack.path.stat().st_blocks
-    whole = [store.read(first), store.read(third)]
-    store.delete(second)
-    assert pack.path.stat().st_blocks < before - 1500
-    assert set(store.read(second)) == {0}
-    assert [store.read(first), store.read(third)] == whole
-
-
-def test_where_no_hole_can_be_punched_zeros_are_written(
-    store: PackStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class WithoutHoles:
-        def fallocate(self, *_: object) -> int:
-            return -1
-
-    monkeypatch.setattr("storage.disk._libc", WithoutHoles())
-    monkeypatch.setattr("ctypes.get_errno", lambda: errno.EOPNOTSUPP)
-    pack = store.borrow()
-    first, second = keep(pack, b"one" * 100), keep(pack, b"two" * 100)
-    store.delete(first)
-    assert set(store.read(first)) == {0}
-    assert store.read(second) == PREFIX + b"two" * 100
-
-
 @pytest.mark.parametrize("name", ["../../etc/passwd", "", "A" * 32, "0" * 31])
 def test_a_pack_is_named_by_us_alone(name: str, store: PackStore) -> None:
     with pytest.raises(ValueError, match="32"):
