@@ -25,10 +25,11 @@ from node.interfaces import DeliveryTarget, Listener, PluginSettings
 from node.planning import read_rules
 from node.quotas import Quotas, Watermarks
 from node.reconcile import Reconciliation
+from node.retaining import policy_of, sweep
 from node.sandbox import Sandbox
 from node.scheduler import Scheduler, Sweep
 from node.settings import Settings, quiet_seconds_for
-from node.stores import open_stores, prepare
+from node.stores import open_retention, open_stores, prepare
 from node.workshop import (
     MANUFACTURER,
     MODEL,
@@ -225,6 +226,7 @@ class Node:
                     routed=self._work.ring,
                 ),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
+                self._retention_sweep(),
                 Sweep(name="quotas", seconds=QUOTA_SECONDS, run=self._quotas.refresh),
                 Sweep(
                     name="overdue",
@@ -248,6 +250,15 @@ class Node:
         )
         scheduler.start()
         self._closers.callback(scheduler.stop)
+        self._closers.callback(self._retention.stop)
+
+    def _retention_sweep(self) -> Sweep:
+        self._retention = open_retention(self.settings, self.stores, self._clock)
+        return Sweep(
+            name="retention",
+            seconds=self.settings.retention.sweep_seconds,
+            run=lambda: sweep(self._retention),
+        )
 
     def _alerts(self) -> Alerts:
         alerts = self.settings.alerts
@@ -295,6 +306,9 @@ class Node:
             engines=self.stores.engines,
             events=self.stores.events,
             associations=self.stores.associations,
+            holds=self.stores.holds,
+            policy=policy_of(settings),
+            free_bytes=self.stores.packs.free_bytes,
             device_name=settings.node.name,
             version=software_version(),
             clock=self._clock,

@@ -16,6 +16,7 @@ from node import app as composition
 from node.catalogue import read_packages
 from node.cli_engines import engines_app
 from node.cli_export import export
+from node.cli_retention import hold, holds, release, retention
 from node.cli_rules import rules_app
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, err, open_settings, out
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
@@ -41,6 +42,10 @@ app = typer.Typer(
 app.add_typer(rules_app, name="rules")
 app.add_typer(engines_app, name="engines")
 app.command()(export)
+app.command("retention")(retention)
+app.command()(hold)
+app.command()(release)
+app.command()(holds)
 
 
 def main() -> None:

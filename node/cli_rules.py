@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from node import app as composition
 from node.catalogue import read_packages
-from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, out
+from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, err, out
 from node.clock import system_clock
 from node.planning import NoRulesError, Planner, RuleBooks, read_rules
 from node.routing import parse_rules
@@ -68,7 +68,11 @@ def rules_explain(
             max_attempts=settings.worker.max_attempts,
         )
         try:
-            plan = planner.plan(stores.studies.get(study))
+            record = stores.studies.get(study)
+            gone = stores.studies.gone(record.id)
+            if gone:
+                err.print(f"on what is left: {gone}", markup=False, soft_wrap=True)
+            plan = planner.plan(record)
         finally:
             sandbox.close()
         if as_json:

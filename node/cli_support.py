@@ -21,7 +21,7 @@ from node.planning import NoRulesError
 from node.plugins import PluginError
 from node.routing import RulesError
 from node.settings import Settings, SettingsError, load_settings
-from storage.records import NotFoundError, SchemaError, StorageError
+from storage.records import BytesDeletedError, NotFoundError, SchemaError, StorageError
 from storage.states import TransitionError
 
 USAGE_ERROR = 2
@@ -54,6 +54,7 @@ def clear_errors() -> Iterator[None]:
         yield
     except (
         AdminServerError,
+        BytesDeletedError,
         CatalogueError,
         DemoError,
         ListenerError,

@@ -35,6 +35,8 @@ QuietTime: TypeAlias = Callable[[str, str], float]
 
 KEPT_DAYS: Final = 30
 LOOK_SECONDS: Final = 2.0  # until a study that waits for something is looked at again
+BYTES_DELETED: Final = "BYTES_DELETED"
+"""Why a study is not read: retention deleted some of it before more of it came."""
 STEADY_SECONDS: Final = 5.0  # without another notification
 
 STANDINGS: Final[Mapping[ExpectationState, Standing]] = {
@@ -250,6 +252,14 @@ class Completion:
             log.info("study.completed", study_id=study.id, revision=study.revision, verdict=verdict)
 
     def _route(self, study: StudyRecord) -> None:
+        """Route what is whole. Results of a part would supersede those of the whole."""
+        gone = self._studies.gone(study.id)
+        if gone:
+            log.error("study.not_routed", study_id=study.id, reason=BYTES_DELETED)
+            reason = f"{BYTES_DELETED}: {gone}; earlier results stand. To have it read again, "
+            reason += "send the whole study again"
+            self._studies.fail_routing(study.id, study.revision, reason, code=BYTES_DELETED)
+            return
         self._planner.route(study)
         self._routed()
 

@@ -219,7 +219,8 @@ class Planner:
         """
         held = _held(study, book)
         if self._read_last is None or self._read_last[0] != held:
-            instances = self._studies.instances(study.id)
+            everything = self._studies.instances(study.id)
+            instances = [item for item in everything if item.deletion_id is None]
             values = self._read(instances, tuple(sorted(book.rules.fields | GEOMETRY)))
             unreadable = {
                 uid: str(found["error"]) for uid, found in values.items() if "error" in found

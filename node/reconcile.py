@@ -106,11 +106,11 @@ class Reconciliation:
             self._packs.settle(name, end)
 
     def _raise_missing_packs(self) -> int:
-        there = self._packs.names()
+        there, going = self._packs.names(), self._indexer.going()
         missing = [
             (name, end)
             for name, end in sorted(self._indexer.indexed_through().items())
-            if there.get(name, 0) < end
+            if there.get(name, 0) < end and name not in going
         ]
         for name, end in missing:
             log.error("pack.missing", pack=name, needed=end, there=there.get(name, 0))

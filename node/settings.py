@@ -295,6 +295,54 @@ class AlertsSettings(_Section):
     sweep_seconds: PositiveFloat = Field(30.0, description="Seconds between two looks.")
 
 
+Days: TypeAlias = PositiveFloat | None
+
+
+class RetentionSettings(_Section):
+    """[retention]: what is deleted, and when; as it stands, nothing ever is.
+
+    A full disk then stops C-STORE (0xA700). Rows and timelines stay for good, and say what was
+    deleted, when and by which key.
+    """
+
+    studies_days: Days = Field(
+        None,
+        description="Days that received instances of a study are kept once it is done: every job "
+        "ended, and every result was taken by its destination or superseded. Not given: for ever.",
+    )
+    failed_days: Days = Field(
+        None,
+        description="The same for studies that a person could still set going again: with a "
+        "failed or dead job, a refused delivery, or that could not be routed; for their results, "
+        "for results that go nowhere, and for what was acknowledged but could not be indexed. Not "
+        "given: for ever.",
+    )
+    results_days: Days = Field(
+        None,
+        description="Days that result objects are kept after every destination took them. Not "
+        "given: for ever.",
+    )
+    quarantine_days: Days = Field(
+        None,
+        description="Days that bytes are kept that were refused and put into quarantine. Not "
+        "given: for ever.",
+    )
+    duplicates_days: Days = Field(
+        None,
+        description="Days that bytes are kept that nothing refers to: what came twice, and our "
+        "own results sent back. Not given: as long as anything beside them in their file.",
+    )
+    disk_low_mib: NonNegativeInt = Field(
+        0,
+        description="Free disk, in MiB, below which studies that are done go early, the oldest "
+        "first, whatever `studies_days` says; more than `storage.reserve_mib`. 0: none goes early.",
+    )
+    disk_high_mib: NonNegativeInt = Field(
+        0, description="Free disk, in MiB, at which that ends; at least `storage.resume_mib`."
+    )
+    sweep_seconds: PositiveFloat = Field(600.0, description="Seconds between two looks.")
+
+
 class AdminSettings(_Section):
     """[admin]: the admin page and JSON API."""
 
@@ -326,6 +374,7 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
     alerts: AlertsSettings = AlertsSettings()
+    retention: RetentionSettings = RetentionSettings()
     admin: AdminSettings = AdminSettings()
 
     @field_validator("listeners")
@@ -334,6 +383,18 @@ class Settings(_Section):
         if not tables:
             raise ValueError("at least one way in is needed, such as [listeners.dimse]")
         return tables
+
+    @model_validator(mode="after")
+    def _early_deletion_comes_before_refusal(self) -> Settings:
+        low, high = self.retention.disk_low_mib, self.retention.disk_high_mib
+        reserve = self.storage.reserve_mib
+        if low and low <= reserve:
+            raise ValueError("retention.disk_low_mib: must be more than storage.reserve_mib")
+        if low and high < max(low, self.storage.resume_mib):
+            raise ValueError(
+                "retention.disk_high_mib: must be at least disk_low_mib and storage.resume_mib"
+            )
+        return self
 
     def database_url(self) -> str:
         """Return the database URL with the data folder and the password put in.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from node.clock import Clock, system_clock
+from node.retaining import policy_of, tell
 from node.settings import Settings
 from storage.associations import AssociationStore
 from storage.database import Database, check_schema, downgrade, migrate
@@ -12,9 +13,11 @@ from storage.deliveries import DeliveryStore
 from storage.engines import EngineStore
 from storage.events import EventStore
 from storage.expectations import ExpectationStore
+from storage.holds import HoldStore
 from storage.jobs import JobStore
 from storage.objects import ObjectStore
 from storage.packs import PackStore
+from storage.retention import Retention
 from storage.rules import RuleStore
 from storage.studies import StudyStore
 from storage.waiting import WaitingStore
@@ -36,6 +39,7 @@ class Stores:
     events: EventStore
     expectations: ExpectationStore
     waiting: WaitingStore
+    holds: HoldStore
 
 
 def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
@@ -64,6 +68,19 @@ def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
         events=EventStore(database, clock),
         expectations=ExpectationStore(database, clock),
         waiting=WaitingStore(database),
+        holds=HoldStore(database, clock),
+    )
+
+
+def open_retention(settings: Settings, stores: Stores, clock: Clock = system_clock) -> Retention:
+    """Make the one that deletes, with the rules of the configuration, over a node's stores."""
+    return Retention(
+        database=stores.database,
+        packs=stores.packs,
+        objects=stores.objects,
+        clock=clock,
+        policy=policy_of(settings),
+        tell=tell,
     )
 
 

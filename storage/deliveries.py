@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.events import Clock
+from storage.gone import refuse_gone_result
 from storage.models import Delivery, Destination, Job, Result, Study
 from storage.owners import by_study, lease_lost, owner_of, tell_studies
 from storage.records import (
@@ -226,6 +227,7 @@ class DeliveryStore:
         Raises:
             NotFoundError, TransitionError
             SupersededError: the study is at a newer revision.
+            BytesDeletedError: the result object is not there any more.
         """
         now = self._clock()
         with self._database.transaction() as session:
@@ -234,6 +236,7 @@ class DeliveryStore:
                 raise NotFoundError(f"there is no delivery {delivery_id}")
             owner = owner_of(session, delivery_id)
             refuse_older(session, owner.study_id, owner.revision)
+            refuse_gone_result(session, row.result_id)
             session.refresh(row, with_for_update={"key_share": True})
             check_transition(DELIVERY_TRANSITIONS, DeliveryState(row.state), DeliveryState.QUEUED)
             row.state, row.not_before = DeliveryState.QUEUED.value, now

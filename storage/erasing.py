@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,8 +66,11 @@ def _mark(descriptor: int, name: str, locations: Iterable[Location]) -> list[tup
     return holes
 
 
-def remove_pack(packs: PackStore, name: str) -> bool:
-    """Remove a whole pack, durably; False: somebody writes to it. One that is gone is removed.
+def remove_pack(packs: PackStore, name: str, may: Callable[[], bool] = lambda: True) -> int | None:
+    """Remove a whole pack, durably, and return the bytes that went back to the disk.
+
+    None: somebody has it open to write, or `may` says no. It is asked while nobody has. A pack
+    that was written to once is never opened again, so what `may` wrote down stays true.
 
     Raises:
         OutOfResourcesError: the disk is read-only or failing.
@@ -76,18 +79,20 @@ def remove_pack(packs: PackStore, name: str) -> bool:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        sync_folder(path.parent)
-        return True
+        return 0 if may() else None
     except OSError as error:
         raise resource_error(error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not may():
+            return None
+        freed = BLOCK * os.fstat(descriptor).st_blocks
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
     except BlockingIOError:
-        return False
+        return None
     except OSError as error:
         raise resource_error(error) from error
     finally:
         os.close(descriptor)
-    return True
+    return freed

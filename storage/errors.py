@@ -35,5 +35,9 @@ class ConstraintError(StorageError):
     """A rule of the database refused the change: a row is there already, or a state forbids it."""
 
 
+class BytesDeletedError(StorageError):
+    """Retention deleted the bytes that this needs; the message says when, and by which rule."""
+
+
 class SupersededError(StorageError):
     """The study moved on to a newer revision: work of the older one is not done or sent again."""

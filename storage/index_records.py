@@ -131,6 +131,7 @@ class QuarantineRecord:
     listener: str
     calling_ae: str
     peer_address: str
+    deleted_at: datetime | None = None  # retention deleted its bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +159,7 @@ class InstanceRecord:
     state: InstanceState
     received_at: datetime
     revision: int  # the study revision that this instance opened or joined
+    deletion_id: int | None = None  # retention deleted its bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +190,7 @@ class StudyRecord:
     first_received_at: datetime
     last_received_at: datetime
     complete_after: datetime
+    emptied_at: datetime | None = None  # retention deleted all of its bytes
     evidence: Mapping[str, JsonValue] = field(default_factory=dict)
     reason: str = ""
     rule_revision: int | None = None

@@ -182,6 +182,12 @@ class Indexer:
             rows = session.execute(select(Pack.name, Pack.indexed_through))
             return {name: end for name, end in rows}  # noqa: C416 - rows are not tuples to mypy
 
+    def going(self) -> frozenset[str]:
+        """Return the packs that retention removes as a whole: they may be gone already."""
+        query = select(Pack.name).where(Pack.removed_at.is_not(None))
+        with self._database.reading() as session:
+            return frozenset(session.scalars(query))
+
     # ------------------------------------------------------------ the thread
 
     def _run(self) -> None:

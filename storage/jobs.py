@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.events import Clock, append_event
+from storage.gone import refuse_gone_instances
 from storage.leasing import (
     job_record,
     jobs_query,
@@ -219,6 +220,7 @@ class JobStore:
         Raises:
             NotFoundError, TransitionError
             SupersededError: the study is at a newer revision.
+            BytesDeletedError: its instances are not all there any more.
         """
         now = self._clock()
         with self._database.transaction() as session:
@@ -226,6 +228,7 @@ class JobStore:
             if job is None:
                 raise NotFoundError(f"there is no job {job_id}")
             refuse_older(session, job.study_id, job.revision)
+            refuse_gone_instances(session, job.study_id)
             session.refresh(job, with_for_update={"key_share": True})
             check_transition(JOB_TRANSITIONS, JobState(job.state), JobState.QUEUED)
             job.state, job.attempts, job.not_before = JobState.QUEUED.value, 0, now

@@ -140,4 +140,5 @@ def result_record(row: Row[Result, str, int, str]) -> ResultRecord:
         revision=revision,
         created_at=result.created_at,
         superseded=result.superseded,
+        deletion_id=result.deletion_id,
     )

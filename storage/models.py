@@ -1,5 +1,7 @@
 """Tables. Private to this package: what leaves it is a record."""
 
+# long: every table of the schema
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -22,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from storage.columns import ATTRIBUTE, MESSAGE, UID, Id, Line, Name, Prose, UtcDateTime
 from storage.states import (
     AssociationState,
+    DeletionKind,
     DeliveryState,
     EngineState,
     ExpectationSource,
@@ -45,6 +48,12 @@ def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     """Return the constraint that a column holds a known state."""
     values = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({values})", name=f"{column}_known")
+
+
+def kept_index(name: str, column: str) -> Index:
+    """Return an index of the rows whose bytes retention has not deleted."""
+    kept = text("deletion_id IS NULL")
+    return Index(name, column, sqlite_where=kept, postgresql_where=kept)
 
 
 class Base(DeclarativeBase):
@@ -81,6 +90,32 @@ class Pack(Base):
     owner: Mapped[str] = mapped_column(Name(16))  # the node that writes it
     indexed_through: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    tidied_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # bytes without a row went
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the file goes, then the row
+
+
+class Deletion(Base):
+    """What retention deleted, and by which rule: written before the bytes go, kept after them.
+
+    Rows of what went refer to it. Without `finished_at` bytes of it may still be there.
+    """
+
+    __tablename__ = "deletion"
+    __table_args__ = (
+        one_of("kind", DeletionKind),
+        Index(None, "study_id"),
+        Index(None, "finished_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    kind: Mapped[str] = mapped_column(Name(16))
+    rule: Mapped[str] = mapped_column(Name(32))
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("study.id"))
+    count: Mapped[int] = mapped_column(Integer)
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    places: Mapped[list[Any]] = mapped_column(JSON)  # [pack, offset, length] of what has no row
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class Study(Base):
@@ -94,6 +129,12 @@ class Study(Base):
         Index(None, "last_received_at"),
         Index(None, "accession_number"),
         Index(None, "patient_id"),
+        Index(
+            "ix_study_kept",
+            "last_received_at",
+            sqlite_where=text("emptied_at IS NULL"),
+            postgresql_where=text("emptied_at IS NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -120,6 +161,18 @@ class Study(Base):
     reason: Mapped[str] = mapped_column(MESSAGE)
     rule_revision: Mapped[int | None] = mapped_column(ForeignKey("rule_revision.revision"))
     explanation: Mapped[dict[str, Any]] = mapped_column(JSON)
+    emptied_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # retention left no bytes
+
+
+class Hold(Base):
+    """A study that retention leaves alone, whatever its rules say, until it is released."""
+
+    __tablename__ = "hold"
+
+    study_id: Mapped[int] = mapped_column(Id, ForeignKey("study.id"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    by: Mapped[str] = mapped_column(Line(128))
+    reason: Mapped[str] = mapped_column(MESSAGE)
 
 
 class Series(Base):
@@ -154,6 +207,7 @@ class Instance(Base):
         ),
         Index(None, "study_id", "state"),
         Index(None, "association_id"),
+        kept_index("ix_instance_pack", "pack"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -172,6 +226,7 @@ class Instance(Base):
     state: Mapped[str] = mapped_column(Name(16))
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revision: Mapped[int] = mapped_column(Integer)
+    deletion_id: Mapped[int | None] = mapped_column(ForeignKey("deletion.id"))
 
 
 class Expectation(Base):
@@ -227,6 +282,7 @@ class Quarantine(Base):
     """Bytes that were kept although they could not be indexed. Not acknowledged."""
 
     __tablename__ = "quarantine"
+    __table_args__ = (kept_index("ix_quarantine_pack", "pack"),)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -240,6 +296,7 @@ class Quarantine(Base):
     pack_offset: Mapped[int] = mapped_column(BigInteger)
     length: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str] = mapped_column(MESSAGE)
+    deletion_id: Mapped[int | None] = mapped_column(ForeignKey("deletion.id"))
 
 
 class RuleSetRevision(Base):
@@ -312,7 +369,10 @@ class Result(Base):
     """One result object."""
 
     __tablename__ = "result"
-    __table_args__ = (UniqueConstraint("job_id", "sop_instance_uid"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "sop_instance_uid"),
+        kept_index("ix_result_kept", "created_at"),
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
@@ -325,6 +385,7 @@ class Result(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     superseded: Mapped[bool] = mapped_column(default=False)
+    deletion_id: Mapped[int | None] = mapped_column(ForeignKey("deletion.id"))
 
 
 class Destination(Base):

@@ -83,17 +83,22 @@ class ObjectStore:
         """Say whether the object is there."""
         return self.path(digest).is_file()
 
-    def delete(self, digest: str) -> None:
-        """Remove an object. Only retention may call this (invariant 2).
+    def delete(self, digest: str) -> int:
+        """Remove an object; return its bytes. Only retention may call this (invariant 2).
 
         Raises:
             OutOfResourcesError: the disk is read-only or failing.
         """
         target = self.path(digest)
         with _resources():
-            target.unlink(missing_ok=True)
+            try:
+                freed = target.stat().st_size
+                target.unlink()
+            except FileNotFoundError:
+                freed = 0  # it is gone, but perhaps not for certain
             if target.parent.is_dir():
                 sync_folder(target.parent)
+        return freed
 
     def digests(self) -> Iterator[str]:
         """Yield the digest of every object, in order; files that are no objects are left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, Row, Select, exists, func, select
 from sqlalchemy.orm import Session
@@ -49,6 +50,7 @@ def instance_record(row: Instance, series_instance_uid: str) -> InstanceRecord:
         state=InstanceState(row.state),
         received_at=row.received_at,
         revision=row.revision,
+        deletion_id=row.deletion_id,
     )
 
 
@@ -67,7 +69,7 @@ def series_record(row: Series, instances: int) -> SeriesRecord:
     )
 
 
-def quarantine_record(row: Quarantine) -> QuarantineRecord:
+def quarantine_record(row: Quarantine, deleted_at: datetime | None) -> QuarantineRecord:
     """Return one note of quarantine as a record."""
     return QuarantineRecord(
         id=row.id,
@@ -79,6 +81,7 @@ def quarantine_record(row: Quarantine) -> QuarantineRecord:
         listener=row.listener,
         calling_ae=row.calling_ae,
         peer_address=row.peer_address,
+        deleted_at=deleted_at,
     )
 
 
@@ -145,6 +148,7 @@ def _study_record(
         first_received_at=row.first_received_at,
         last_received_at=row.last_received_at,
         complete_after=row.complete_after,
+        emptied_at=row.emptied_at,
         evidence=row.evidence,
         reason=row.reason,
         rule_revision=row.rule_revision,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
-from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy import Table, bindparam, case, select, update
 from sqlalchemy.orm import Session
 
 from storage.bulk import BulkInsert
@@ -42,7 +42,12 @@ INSERT_RECEIPTS: Final = BulkInsert(
     cast("Table", Receipt.__table__),
     ["at", "association_id", "sop_instance_uid", "digest", "outcome"],
 )
-DIGESTS: Final = select(Instance.series_id, Instance.sop_instance_uid, Instance.digest).where(
+DIGESTS: Final = select(
+    Instance.series_id,
+    Instance.sop_instance_uid,
+    Instance.digest,
+    case((Instance.deletion_id.is_not(None), Instance.id)),
+).where(
     Instance.series_id.in_(bindparam("series", expanding=True)),
     Instance.sop_instance_uid.in_(bindparam("uids", expanding=True)),
 )
@@ -62,11 +67,13 @@ class _Batch:
 
     studies: dict[str, Study]
     series: dict[tuple[int, str], int]
-    known: dict[tuple[int, str], set[str]]
+    known: dict[tuple[int, str], dict[str, int | None]]
+    """Digests by series and SOP Instance UID; the row of one whose bytes retention deleted."""
     own: Mapping[str, Study]
     quiet: dict[int, _Quiet] = field(default_factory=dict)
     instances: list[tuple[Any, ...]] = field(default_factory=list)
     receipts: list[tuple[Any, ...]] = field(default_factory=list)
+    returned: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -86,6 +93,8 @@ def receive(session: Session, arrivals: Sequence[Arrival]) -> list[Recorded]:
     session.flush()
     INSERT_INSTANCES(session, batch.instances)
     INSERT_RECEIPTS(session, batch.receipts)
+    if batch.returned:
+        _take_back(session, batch.returned, arrivals[-1].at)
     counts = Counter(arrival.association_id for arrival in arrivals)
     for association_id, count in counts.items():
         if association_id is not None:
@@ -107,15 +116,19 @@ def _receive_one(session: Session, batch: _Batch, arrival: Arrival) -> Recorded:
         study = _new_study(session, arrival)
         batch.studies[new.study_instance_uid] = study
     series_id = _series(session, batch, new, study.id)
-    known = batch.known.setdefault((series_id, new.sop_instance_uid), set())
+    known = batch.known.setdefault((series_id, new.sop_instance_uid), {})
     if new.digest in known:
+        if (gone := known[new.digest]) is not None:
+            batch.returned.append(_returned(session, batch, study, arrival, gone))
+            known[new.digest] = None
         return _receipt(session, batch, arrival, study, ReceiptOutcome.DUPLICATE)
     state = InstanceState.CONFLICT if known else InstanceState.CURRENT
     if not known:
         _take_in(session, batch, study, arrival)
     batch.instances.append(_instance(arrival, study, series_id, state))
     outcome = ReceiptOutcome.CONFLICT if known else ReceiptOutcome.STORED
-    known.add(new.digest)
+    known[new.digest] = None
+    study.emptied_at = None
     return _receipt(session, batch, arrival, study, outcome)
 
 
@@ -123,6 +136,11 @@ def _take_in(session: Session, batch: _Batch, study: Study, arrival: Arrival) ->
     """Move the quiet time on; open the next revision of a study that no longer receives."""
     if study.state != StudyState.RECEIVING.value:
         open_revision(session, study, arrival.at, reason="late instance", by="node")
+    _hear(batch, study, arrival)
+
+
+def _hear(batch: _Batch, study: Study, arrival: Arrival) -> None:
+    """Note that something came for a study, and how long it is not quiet."""
     until = arrival.at + timedelta(seconds=arrival.new.quiet_seconds)
     quiet = batch.quiet.get(study.id)
     if quiet is None:
@@ -136,6 +154,41 @@ def _move_quiet_time(study: Study, quiet: _Quiet | None) -> None:
     if quiet is not None:
         study.last_received_at = max(study.last_received_at, quiet.last)
         study.complete_after = max(study.complete_after, quiet.until)
+
+
+def _returned(
+    session: Session, batch: _Batch, study: Study, arrival: Arrival, row: int
+) -> dict[str, Any]:
+    """Return what changes in the row of an instance that came again after retention deleted it.
+
+    The same bytes are nothing new, so a study that was read is not read again. One that could not
+    be routed, perhaps for want of them, is tried again.
+    """
+    new = arrival.new
+    if study.state == StudyState.FAILED.value:
+        open_revision(session, study, arrival.at, reason="deleted instances came again", by="node")
+    if study.state == StudyState.RECEIVING.value:
+        _hear(batch, study, arrival)
+    study.last_received_at = max(study.last_received_at, arrival.at)
+    study.emptied_at = None
+    return {
+        "id": row,
+        "study_id": study.id,
+        "association_id": arrival.association_id,
+        "transfer_syntax_uid": new.transfer_syntax_uid,
+        "pack": new.location.pack,
+        "pack_offset": new.location.offset,
+        "length": new.location.length,
+        "revision": study.revision,
+        "deletion_id": None,
+    }
+
+
+def _take_back(session: Session, returned: Sequence[Mapping[str, Any]], at: datetime) -> None:
+    session.execute(update(Instance), list(returned))
+    for study_id, count in Counter(item["study_id"] for item in returned).items():
+        details = {"instances": count}
+        append_event(session, at, "study.bytes_returned", study_id=study_id, details=details)
 
 
 def _receipt(
@@ -203,12 +256,13 @@ def _known_series(session: Session, study_ids: Sequence[int]) -> dict[tuple[int,
 
 def _known_digests(
     session: Session, series_ids: Iterable[int], uids: Iterable[str]
-) -> dict[tuple[int, str], set[str]]:
+) -> dict[tuple[int, str], dict[str, int | None]]:
     wanted = list(series_ids)
-    found: dict[tuple[int, str], set[str]] = {}
+    found: dict[tuple[int, str], dict[str, int | None]] = {}
     for chunk in chunks_of(sorted(uids)):
-        for series_id, uid, digest in session.execute(DIGESTS, {"series": wanted, "uids": chunk}):
-            found.setdefault((series_id, uid), set()).add(digest)
+        rows = session.execute(DIGESTS, {"series": wanted, "uids": chunk})
+        for series_id, uid, digest, gone in rows:
+            found.setdefault((series_id, uid), {})[digest] = gone
     return found
 
 

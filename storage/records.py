@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from storage.errors import (
+    BytesDeletedError,
     ConstraintError,
     DataRefusedError,
     LeaseLostError,
@@ -45,6 +46,7 @@ __all__ = [
     "Arrival",
     "AssociationRecord",
     "Brought",
+    "BytesDeletedError",
     "Conservation",
     "ConstraintError",
     "DataRefusedError",
@@ -199,6 +201,7 @@ class ResultRecord:
     revision: int
     created_at: datetime
     superseded: bool
+    deletion_id: int | None = None  # retention deleted its bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

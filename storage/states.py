@@ -108,6 +108,27 @@ class ErrorClass(StrEnum):
     DETERMINISTIC = "deterministic"
 
 
+class DeletionKind(StrEnum):
+    """What retention deletes."""
+
+    INSTANCES = "instances"  # received bytes of a study
+    RESULTS = "results"  # result objects of a study
+    QUARANTINE = "quarantine"  # bytes that were kept although they could not be indexed
+    DUPLICATES = "duplicates"  # bytes without a row: what came twice, our own results come back
+
+
+class DeletionRule(StrEnum):
+    """Why retention deletes: the setting that says so."""
+
+    STUDIES = "studies_days"
+    FAILED = "failed_days"
+    RESULTS = "results_days"
+    QUARANTINE = "quarantine_days"
+    DUPLICATES = "duplicates_days"
+    DISK = "disk_low_mib"
+    PACK = "whole pack"  # a pack went in which nothing else was left
+
+
 class TransitionError(Exception):
     """The transition asked for is not in the table."""
 

@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session, aliased
 from storage.accounting import count_instances
 from storage.database import Database
 from storage.events import Clock, append_event
+from storage.gone import refuse_gone_instances, tell_gone_instances
 from storage.jobs import new_job
 from storage.models import (
     Association,
+    Deletion,
     Instance,
     Quarantine,
     Result,
@@ -199,7 +201,7 @@ class StudyStore:
             )
             return [job.id for job in jobs]
 
-    def fail_routing(self, study_id: int, revision: int, reason: str) -> None:
+    def fail_routing(self, study_id: int, revision: int, reason: str, code: str = "") -> None:
         """Say in the open that a complete study could not be routed, and why."""
         with self._database.transaction() as session:
             study = _at_revision(session, study_id, revision, StudyState.COMPLETE)
@@ -212,18 +214,25 @@ class StudyStore:
                 self._clock(),
                 "study.routing_failed",
                 study_id=study_id,
-                details={"revision": revision},
+                details={"revision": revision, **({"code": code} if code else {})},
             )
+
+    def gone(self, study_id: int) -> str:
+        """Return in words what retention deleted of a study's instances, or ""."""
+        with self._database.reading() as session:
+            return tell_gone_instances(session, study_id)
 
     def reopen(self, study_instance_uid: str, *, reason: str, by: str) -> StudyRecord:
         """Open a study's next revision without a new instance: it is routed and read again.
 
         Raises:
             NotFoundError, TransitionError
+            BytesDeletedError: it cannot be read whole any more.
         """
         now = self._clock()
         with self._database.transaction() as session:
             study = _by_uid(session, study_instance_uid)
+            refuse_gone_instances(session, study.id)
             open_revision(session, study, now, reason=reason, by=by)
             study.complete_after = now
         return self.get(study_instance_uid)
@@ -346,14 +355,19 @@ class StudyStore:
 
     def quarantined(self, limit: int = 100) -> Sequence[QuarantineRecord]:
         """Return what was quarantined, newest first."""
-        query = select(Quarantine).order_by(Quarantine.id.desc()).limit(limit)
+        query = (
+            select(Quarantine, Deletion.at)
+            .outerjoin(Deletion, Quarantine.deletion_id == Deletion.id)
+            .order_by(Quarantine.id.desc())
+            .limit(limit)
+        )
         with self._database.reading() as session:
-            return [quarantine_record(row) for row in session.scalars(query)]
+            return [quarantine_record(row, at) for row, at in session.execute(query)]
 
     def result_digests(self) -> Iterator[str]:
-        """Yield the digest of every result object that has a row."""
+        """Yield the digest of every result object that has a row and was not deleted."""
         with self._database.reading() as session:
-            yield from session.scalars(select(Result.digest))
+            yield from session.scalars(select(Result.digest).where(Result.deletion_id.is_(None)))
 
     def conservation(self) -> Conservation:
         """Count what was acknowledged, and where it is now (invariant 14): one moment of both."""

@@ -35,6 +35,7 @@ from node.admin.views import (
     jobs,
     overview,
     quarantine,
+    retention,
     rules,
     studies,
 )
@@ -66,7 +67,17 @@ def create_app(context: AdminContext) -> FastAPI:
     app.state.context = context
     app.state.pages = Pages(context)
     app.state.registry = make_registry(context)
-    for subject in (overview, studies, jobs, deliveries, rules, engines, quarantine, health):
+    for subject in (
+        overview,
+        studies,
+        jobs,
+        deliveries,
+        rules,
+        engines,
+        quarantine,
+        retention,
+        health,
+    ):
         app.include_router(subject.routes())
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(HTTPException, _refused)

@@ -10,7 +10,9 @@ from storage.associations import AssociationStore
 from storage.deliveries import DeliveryStore
 from storage.engines import EngineStore
 from storage.events import EventStore
+from storage.holds import HoldStore
 from storage.jobs import JobStore
+from storage.retention_records import RetentionPolicy
 from storage.rules import RuleStore
 from storage.studies import StudyStore
 
@@ -41,7 +43,8 @@ class AdminContext:
     """Everything the admin page may use.
 
     `readiness` maps each component to "" or to what is wrong with it; `live` says whether the
-    process still does its work. Both are called from several threads.
+    process still does its work; `free_bytes` is what the disk can still take. All three are called
+    from several threads.
     """
 
     studies: StudyStore
@@ -51,6 +54,9 @@ class AdminContext:
     engines: EngineStore
     events: EventStore
     associations: AssociationStore
+    holds: HoldStore
+    policy: RetentionPolicy
+    free_bytes: Callable[[], int]
     device_name: str
     version: str
     clock: Clock

@@ -45,6 +45,7 @@ class StoreCollector(Collector):
         )
         yield from _destinations(context.deliveries.destinations(), context)
         yield _engines(context)
+        yield from _retention(context)
         yield _readiness(context.readiness())
 
 
@@ -123,6 +124,34 @@ def _engines(context: AdminContext) -> Metric:
     for engine in context.engines.list():
         family.add_metric([engine.name, engine.state.value], 1)
     return family
+
+
+def _retention(context: AdminContext) -> Iterator[Metric]:
+    deleted = CounterMetricFamily(
+        "wetread_retention_deleted_bytes", "Bytes deleted.", labels=["kind", "rule"]
+    )
+    for total in context.holds.totals():
+        deleted.add_metric([total.kind.value, total.rule.value], total.size)
+    yield deleted
+    yield GaugeMetricFamily(
+        "wetread_retention_unfinished",
+        "Deletions that are written down and whose bytes are not all gone yet.",
+        value=context.holds.unfinished(),
+    )
+    yield GaugeMetricFamily(
+        "wetread_studies_held", "Studies that retention leaves alone.", value=context.holds.count()
+    )
+    oldest = context.holds.oldest_kept()
+    yield GaugeMetricFamily(
+        "wetread_oldest_kept_seconds",
+        "Time since the last instance of the oldest study whose bytes are kept.",
+        value=0.0 if oldest is None else (context.clock() - oldest).total_seconds(),
+    )
+    yield GaugeMetricFamily(
+        "wetread_disk_free_bytes",
+        "What the disk under received instances can take.",
+        value=context.free_bytes(),
+    )
 
 
 def _readiness(components: Mapping[str, str]) -> Metric:

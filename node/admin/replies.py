@@ -1,5 +1,7 @@
 """What the JSON API answers: typed, frozen, and always the real state."""
 
+# long: every answer of the API, each a few lines
+
 from __future__ import annotations
 
 from collections import Counter
@@ -12,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue
 from node.admin.wording import delivery_act, job_act, status_hex, status_text, study_act
 from storage.records import DeliveryRecord, JobRecord, StudyRecord
 from storage.states import (
+    DeletionKind,
+    DeletionRule,
     DeliveryState,
     EngineState,
     ErrorClass,
@@ -270,6 +274,47 @@ class DeliveryProgress(Reply):
         )
 
 
+class Hold(Reply):
+    """A study that retention leaves alone."""
+
+    study_instance_uid: str
+    at: datetime
+    by: str
+    reason: str
+
+
+class Deletion(Reply):
+    """What retention deleted, and by which rule; without `finished_at` it is not all gone yet."""
+
+    at: datetime
+    kind: DeletionKind
+    rule: DeletionRule
+    study_instance_uid: str
+    count: int
+    size: int
+    finished_at: datetime | None
+
+
+class DeletionTotal(Reply):
+    """All that a rule has deleted of a kind."""
+
+    kind: DeletionKind
+    rule: DeletionRule
+    count: int
+    size: int
+
+
+class Retention(Reply):
+    """What was deleted, newest first, and what is held."""
+
+    free_bytes: int
+    oldest_kept: datetime | None
+    unfinished: int
+    totals: tuple[DeletionTotal, ...]
+    holds: tuple[Hold, ...]
+    deletions: tuple[Deletion, ...]
+
+
 class StudyDetail(Reply):
     """One study with everything that was made from it."""
 
@@ -280,6 +325,8 @@ class StudyDetail(Reply):
     deliveries: tuple[Delivery, ...]
     progress: DeliveryProgress
     notice: str
+    holds: tuple[Hold, ...]
+    deletions: tuple[Deletion, ...]
 
 
 class TimelineEvent(Reply):

@@ -34,6 +34,28 @@ def append_only_triggers(dialect: str, table: str) -> list[str]:
     ]
 
 
+def deletion_triggers(dialect: str) -> list[str]:
+    """Return the statements that keep what retention wrote: only its end may be added."""
+    changed = " OR ".join(
+        f"OLD.{column} <> NEW.{column}" for column in ("id", "at", "kind", "rule", "count", "size")
+    )
+    condition = f"OLD.finished_at IS NOT NULL OR {changed}"
+    message = "deletion: what was deleted cannot be changed"
+    return [
+        *_trigger(
+            dialect,
+            "deletion",
+            "no_change",
+            operation="UPDATE",
+            condition=condition,
+            message=message,
+        ),
+        *_trigger(
+            dialect, "deletion", "no_delete", operation="DELETE", condition=None, message=message
+        ),
+    ]
+
+
 def drop_trigger(dialect: str, table: str, name: str) -> list[str]:
     """Return the statements that remove a trigger made by the functions above."""
     if dialect == "sqlite":

@@ -10,16 +10,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from node.cli import main
 from node.listeners._association import StoreSocket
 from node.worker import Worker
+from storage import erasing, retention
 from storage.deliveries import DeliveryStore
 from storage.indexing import Indexer
 from storage.jobs import JobStore
 from storage.packs import Pack
 from storage.records import LeasedJob
+from storage.retention import Retention
 from storage.studies import StudyStore
 
 
@@ -27,17 +30,17 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _before(owner: type, name: str, call: int = 1) -> None:
+def _before(owner: type | ModuleType, name: str, call: int = 1) -> None:
     """Die instead of the `call`-th call of a method."""
     _wrap(owner, name, call, after=False)
 
 
-def _after(owner: type, name: str, call: int = 1) -> None:
+def _after(owner: type | ModuleType, name: str, call: int = 1) -> None:
     """Die right after the `call`-th call of a method."""
     _wrap(owner, name, call, after=True)
 
 
-def _wrap(owner: type, name: str, call: int, *, after: bool) -> None:
+def _wrap(owner: type | ModuleType, name: str, call: int, *, after: bool) -> None:
     original = getattr(owner, name)
     calls = 0
 
@@ -83,6 +86,13 @@ POINTS: dict[str, Callable[[], None]] = {
     "sent-and-recorded": lambda: _after(DeliveryStore, "record"),
 }
 
+RETENTION_POINTS: dict[str, Callable[[], None]] = {
+    "deletion-written": lambda: _after(retention, "bury"),
+    "record-marked": lambda: _before(erasing, "punch_holes"),
+    "pack-marked": lambda: _after(Retention, "_mark_removed"),
+    "pack-removed": lambda: _before(Retention, "_forget"),
+}
+
 if __name__ == "__main__":
-    POINTS[sys.argv.pop(1)]()
+    (POINTS | RETENTION_POINTS)[sys.argv.pop(1)]()
     main()

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from node.cli import app
 from node.pacs import StandInPacs
 from node.settings import load_settings
 from node.stores import open_stores, prepare
+from storage.records import Routing
 from tests.factories import make_ct_series
 from tests.node.listeners.receiving import data_set_bytes
 from tests.node.taking_in import TakingIn
@@ -216,6 +218,73 @@ def test_export_writes_every_instance_as_a_plain_file(site: Path, tmp_path: Path
     again = wetread(site, "export", uid, str(tmp_path / "out"))
     assert again.exit_code == 2
     assert "File exists" in again.output
+
+
+def let_go(site: Path) -> str:
+    """Receive a study that no rule wants, and let all rules of retention end at once."""
+    uid = receive(site)
+    stores = open_stores(load_settings(site / "wetread.toml"))
+    stores.studies.complete_now(uid, by="test")
+    record = stores.studies.get(uid)
+    routing = Routing(rule_revision=1, jobs=(), explanation={})
+    stores.studies.route(record.id, record.revision, routing)
+    with stores.database.transaction() as session:
+        session.execute(text("UPDATE study SET complete_after = first_received_at"))
+    stores.database.close()
+    with (site / "wetread.toml").open("a") as file:
+        file.write("[retention]\nstudies_days = 1e-7\n")
+    return uid
+
+
+def test_retention_deletes_nothing_unless_a_rule_is_given(site: Path) -> None:
+    receive(site)
+    assert (
+        "names no rule: nothing is ever deleted" in wetread(site, "retention", "--dry-run").output
+    )
+    assert "0 deletions, 0 whole packs" in wetread(site, "retention").output
+
+
+def test_retention_shows_what_would_go_and_then_deletes_it(site: Path, tmp_path: Path) -> None:
+    uid = let_go(site)
+    planned = wetread(site, "retention", "--dry-run").output
+    assert uid in planned
+    assert "1 items, 3.7 kB would be freed; nothing was changed" in planned
+    assert wetread(site, "export", uid, str(tmp_path / "before")).exit_code == 0
+    assert wetread(site, "hold", uid, "--reason", "complaint", "--by", "anna").output == "held\n"
+    assert "0 items" in wetread(site, "retention", "--dry-run").output
+    assert "complaint" in wetread(site, "holds").output
+    assert wetread(site, "release", uid).output == "released\n"
+    assert wetread(site, "release", uid).output == "it was not held\n"
+    assert "1 deletions, 1 whole packs" in wetread(site, "retention").output
+    assert "of 2 of 2 instances" in wetread(site, "hold", uid).output
+    assert "study.bytes_deleted" in wetread(site, "timeline", uid).output
+
+
+def test_export_replay_and_rules_say_that_bytes_were_deleted(site: Path, tmp_path: Path) -> None:
+    uid = let_go(site)
+    wetread(site, "retention")
+    exported = wetread(site, "export", uid, str(tmp_path / "after"))
+    assert exported.exit_code == 1
+    assert "0 files in" in exported.output
+    assert "bytes deleted by retention on" in exported.output
+    assert list((tmp_path / "after").iterdir()) == []
+    replayed = wetread(site, "replay", uid)
+    assert replayed.exit_code == 2
+    assert "bytes were deleted by retention on" in replayed.output
+    assert "on what is left: of 2 of 2" in wetread(site, "rules", "explain", uid).output
+
+
+def test_export_refuses_bytes_that_are_not_those_that_were_received(
+    site: Path, tmp_path: Path
+) -> None:
+    uid = receive(site)
+    (pack,) = (site / "data" / "objects" / "packs").glob("*.pack")
+    content = bytearray(pack.read_bytes())
+    content[1200] ^= 0xFF
+    pack.write_bytes(content)
+    result = wetread(site, "export", uid, str(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "its bytes are not those that were received" in result.output
 
 
 def test_export_of_what_is_not_there_says_so(site: Path, tmp_path: Path) -> None:

@@ -55,6 +55,18 @@ def refusal(file: Path, text: str) -> str:
         ("listeners = 5", "listeners: must be a table"),
         (DOOR + "[listener]", "listener: is not known here; known are admin, alerts, completion"),
         (
+            DOOR + "[retention]\nstudies_days = 0",
+            "retention.studies_days: ",
+        ),
+        (
+            DOOR + "[retention]\ndisk_low_mib = 1024\ndisk_high_mib = 9000",
+            "the file: retention.disk_low_mib: must be more than storage.reserve_mib",
+        ),
+        (
+            DOOR + "[retention]\ndisk_low_mib = 1500\ndisk_high_mib = 1600",
+            "the file: retention.disk_high_mib: must be at least disk_low_mib and storage.resume",
+        ),
+        (
             DOOR + "[worker]\nproceses = 1",
             "worker.proceses: is not known here; known are idle_seconds, lease_seconds, max_atte",
         ),

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from storage.database import Database, migrate
 from storage.models import Base
 from tests.storage.holding import Holding
+from tests.storage.keeping import Keeping
 from tests.storage.postgres import PostgresServer
 
 FreshUrl: TypeAlias = Callable[[], str]
@@ -80,6 +81,14 @@ def held_again(url: str, held: Holding) -> Iterator[Holding]:
     holding.clock.now = held.clock.now
     yield holding
     holding.close()
+
+
+@pytest.fixture
+def keeping(held: Holding, tmp_path: Path) -> Iterator[Keeping]:
+    """Give the stores with real packs and objects under them."""
+    keeping = Keeping(held, tmp_path / "objects")
+    yield keeping
+    keeping.seal()
 
 
 def empty(url: str) -> None:

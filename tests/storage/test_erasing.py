@@ -135,19 +135,20 @@ def test_whichever_records_are_erased_all_others_are_found_whole(
 def test_a_pack_that_is_written_to_is_not_removed_and_a_sealed_one_is(store: PackStore) -> None:
     pack = store.borrow()
     keep(pack, b"bytes")
-    assert not remove_pack(store, pack.name)
+    assert remove_pack(store, pack.name) is None
     store.give_back(pack)
-    assert not remove_pack(store, pack.name)  # it lies ready for the next association
+    assert remove_pack(store, pack.name) is None  # it lies ready for the next association
     store.close()
-    assert remove_pack(store, pack.name)
+    assert remove_pack(store, pack.name, lambda: False) is None
+    assert remove_pack(store, pack.name) == 4096
     assert store.names() == {}
-    assert remove_pack(store, pack.name)  # as often as it is asked for
+    assert remove_pack(store, pack.name) == 0  # as often as it is asked for
 
 
 def test_a_spare_that_was_lent_is_not_removed(store: PackStore) -> None:
     store.prepare_spare()
     pack = store.borrow()
-    assert not remove_pack(store, pack.name)
+    assert remove_pack(store, pack.name) is None
     store.give_back(pack)
 
 

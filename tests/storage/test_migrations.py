@@ -56,6 +56,19 @@ def test_migrations_go_up_down_and_up_again_with_data(bare_url: str) -> None:
     held.close()
 
 
+def test_a_database_of_the_first_schema_is_taken_over_with_its_data_and_back(bare_url: str) -> None:
+    migrate(bare_url)
+    filled(bare_url).close()
+    downgrade(bare_url, "0001")
+    migrate(bare_url)
+    held = Holding(bare_url)
+    held.clock.advance(1000)
+    (result,) = held.jobs.results()
+    assert held.studies.get(STUDY).instances == 1
+    assert held.send().digest == result.digest
+    held.close()
+
+
 def test_the_migrated_schema_is_that_of_the_models(held: Holding) -> None:
     engine = open_engine(held.url)
     with engine.connect() as connection:
@@ -83,12 +96,13 @@ def test_a_database_without_a_schema_says_what_to_run(bare_url: str) -> None:
 
 
 def test_a_newer_schema_is_refused_with_what_to_run(held: Holding) -> None:
+    ((today,),) = held.execute("SELECT version_num FROM alembic_version")
     held.execute("UPDATE alembic_version SET version_num = '9999'")
     try:
         with pytest.raises(SchemaError, match="9999, which this version does not know: run the n"):
             check_schema(held.url)
     finally:
-        held.execute("UPDATE alembic_version SET version_num = '0001'")
+        held.execute("UPDATE alembic_version SET version_num = :today", today=today)
 
 
 def test_a_database_that_cannot_be_opened_is_named_without_its_password() -> None:

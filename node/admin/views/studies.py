@@ -20,8 +20,10 @@ from node.admin.parameters import (
     StudySearch,
 )
 from node.admin.replies import (
+    Deletion,
     Delivery,
     DeliveryProgress,
+    Hold,
     Instance,
     InstanceList,
     Job,
@@ -80,6 +82,9 @@ def study_page(context: Admin, pages: Renderer, study: KnownStudy) -> HTMLRespon
         progress=DeliveryProgress.of(deliveries),
         timeline=timeline,
         attempts=_attempts(timeline),
+        holds=context.holds.list(study_id=study.id),
+        deletions=context.holds.deletions(study_id=study.id),
+        gone=context.studies.gone(study.id),
     )
 
 
@@ -109,6 +114,10 @@ def detail(context: Admin, study: KnownStudy) -> StudyDetail:
         deliveries=tuple(Delivery.of(item) for item in deliveries),
         progress=DeliveryProgress.of(deliveries),
         notice=RESULTS_NOTICE,
+        holds=tuple(Hold.model_validate(item) for item in context.holds.list(study_id=study.id)),
+        deletions=tuple(
+            Deletion.model_validate(item) for item in context.holds.deletions(study_id=study.id)
+        ),
     )
 
 

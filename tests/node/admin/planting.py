@@ -14,7 +14,10 @@ from storage.database import Database, migrate
 from storage.deliveries import DeliveryStore
 from storage.engines import EngineStore
 from storage.events import EventStore
+from storage.holds import HoldStore
 from storage.jobs import JobStore
+from storage.objects import ObjectStore
+from storage.packs import PackStore
 from storage.records import (
     DeliveryAttempt,
     EngineRecord,
@@ -31,6 +34,8 @@ from storage.records import (
     StudyAttributes,
     StudyRecord,
 )
+from storage.retention import Retention
+from storage.retention_records import RetentionPolicy
 from storage.rules import RuleStore
 from storage.states import (
     AssociationState,
@@ -143,6 +148,7 @@ class PlantedNode:
         self.rules = RuleStore(self.database, self.clock)
         self.engines = EngineStore(self.database, self.clock)
         self.events = EventStore(self.database, self.clock)
+        self.holds = HoldStore(self.database, self.clock)
 
     def context(
         self,
@@ -159,6 +165,9 @@ class PlantedNode:
             engines=self.engines,
             events=self.events,
             associations=self.associations,
+            holds=self.holds,
+            policy=RetentionPolicy(studies_days=30, low_bytes=5 << 30, high_bytes=9 << 30),
+            free_bytes=lambda: 7 << 30,
             device_name="WETREAD-TEST",
             version="0.1.0",
             clock=self.clock,
@@ -297,6 +306,22 @@ class PlantedNode:
                 listener="folder",
             )
         )
+
+    def delete(self, folder: Path) -> None:
+        """Let retention delete what is done."""
+        packs = PackStore(folder / "packs")
+        for name in ("0" * 32, "1" * 32):
+            packs.path_of(name).touch()
+        policy = RetentionPolicy(
+            studies_days=30, failed_days=40, results_days=30, quarantine_days=30
+        )
+        Retention(
+            database=self.database,
+            packs=packs,
+            objects=ObjectStore(folder),
+            clock=self.clock,
+            policy=policy,
+        ).sweep()
 
     def whole_story(self, attributes: StudyAttributes | None = None) -> None:
         """Plant one study from its association to a refused and a waiting delivery."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -61,6 +63,28 @@ def test_an_open_breaker_is_a_metric(planted: PlantedNode, client: TestClient) -
     planted.clock.forward(61)
     found = samples(client)
     assert found["wetread_destination_breaker_open", (("destination", "ARCHIVE"),)] == 0
+
+
+def test_what_retention_deleted_and_keeps_is_a_metric(
+    planted: PlantedNode, client: TestClient, tmp_path: Path
+) -> None:
+    planted.configure()
+    planted.receive()
+    planted.complete()
+    planted.studies.fail_routing(planted.studies.get(STUDY).id, 1, "no")
+    planted.clock.forward(41 * 86400)
+    before = samples(client)
+    assert before["wetread_oldest_kept_seconds", ()] > 40 * 86400
+    planted.holds.hold(STUDY, by="anna", reason="")
+    assert samples(client)["wetread_studies_held", ()] == 1
+    planted.holds.release(STUDY, by="anna")
+    planted.delete(tmp_path / "objects")
+    found = samples(client)
+    deleted = (("kind", "instances"), ("rule", "failed_days"))
+    assert found["wetread_retention_deleted_bytes_total", deleted] == 524_688
+    assert found["wetread_retention_unfinished", ()] == 0
+    assert found["wetread_oldest_kept_seconds", ()] == 0
+    assert found["wetread_disk_free_bytes", ()] == 7 << 30
 
 
 def test_no_patient_data_is_in_a_metric(planted: PlantedNode, client: TestClient) -> None:
