@@ -49,6 +49,7 @@ FLUSH_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 5.0
 FULL: Final = "full up to the reserve: associations are rejected, C-STORE is answered 0xA700"
 QUOTA_SECONDS: Final = 1.0
+ROOM_SECONDS: Final = 30.0
 LEAST_SWEEP_SECONDS: Final = 1.0
 """Between two looks for what happens seldom: leases that ran out, destinations that are back."""
 
@@ -226,7 +227,7 @@ class Node:
                     routed=self._work.ring,
                 ),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
-                self._retention_sweep(),
+                *self._retention_sweeps(),
                 Sweep(name="quotas", seconds=QUOTA_SECONDS, run=self._quotas.refresh),
                 Sweep(
                     name="overdue",
@@ -252,12 +253,18 @@ class Node:
         self._closers.callback(scheduler.stop)
         self._closers.callback(self._retention.stop)
 
-    def _retention_sweep(self) -> Sweep:
-        self._retention = open_retention(self.settings, self.stores, self._clock)
-        return Sweep(
-            name="retention",
-            seconds=self.settings.retention.sweep_seconds,
-            run=lambda: sweep(self._retention),
+    def _retention_sweeps(self) -> tuple[Sweep, ...]:
+        """Return the look for what may go, and a more frequent one for a disk that runs short."""
+        retention = open_retention(self.settings, self.stores, self._clock)
+        self._retention = retention
+        seconds = self.settings.retention.sweep_seconds
+        return (
+            Sweep(name="retention", seconds=seconds, run=lambda: sweep(retention)),
+            Sweep(
+                name="room",
+                seconds=min(seconds, ROOM_SECONDS),
+                run=lambda: sweep(retention) if retention.short_of_room() else None,
+            ),
         )
 
     def _alerts(self) -> Alerts:

@@ -340,7 +340,9 @@ class RetentionSettings(_Section):
     disk_high_mib: NonNegativeInt = Field(
         0, description="Free disk, in MiB, at which that ends; at least `storage.resume_mib`."
     )
-    sweep_seconds: PositiveFloat = Field(600.0, description="Seconds between two looks.")
+    sweep_seconds: PositiveFloat = Field(
+        600.0, description="Seconds between two looks; at a disk that runs short, at most 30."
+    )
 
 
 class AdminSettings(_Section):

@@ -126,7 +126,7 @@ def _bury_duplicates(session: Session, packs: PackStore, name: str, now: datetim
     pack = session.get(Pack, name, with_for_update=True)
     if pack is None or pack.tidied_at is not None or pack.removed_at is not None:
         return 0
-    spare = look_through(session, packs, name).spare
+    spare = look_through(session, packs, name, pack.indexed_through).spare
     pack.tidied_at = now
     if not spare:
         return 0

@@ -211,10 +211,10 @@ def packs_to_tidy(session: Session, cutoff: datetime) -> Sequence[tuple[str, dat
     return [(name, created, through) for name, created, through in session.execute(query)]
 
 
-def packs_without_rows(session: Session) -> Sequence[str]:
-    """Return packs of which no row wants a byte any more."""
+def packs_without_rows(session: Session) -> Sequence[tuple[str, int]]:
+    """Return packs of which no row wants a byte any more, and up to where they have rows."""
     query = (
-        select(Pack.name)
+        select(Pack.name, Pack.indexed_through)
         .where(
             Pack.removed_at.is_(None),
             ~exists().where(Instance.pack == Pack.name, Instance.deletion_id.is_(None)),
@@ -222,4 +222,4 @@ def packs_without_rows(session: Session) -> Sequence[str]:
         )
         .order_by(Pack.created_at, Pack.name)
     )
-    return session.scalars(query).all()
+    return [(name, through) for name, through in session.execute(query)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -42,13 +43,16 @@ class _Known:
     set_aside: frozenset[int]  # offsets of what quarantine let go
 
 
-def look_through(session: Session, packs: PackStore, name: str) -> Looked:
-    """Tell the records of a pack apart.
+def look_through(session: Session, packs: PackStore, name: str, through: int) -> Looked:
+    """Tell the records of a pack apart, up to where it has rows.
+
+    Of those behind nothing is known yet: one may be about to stand for an instance that was
+    deleted and came again.
 
     Raises:
         OSError: the pack is not here, or cannot be read.
     """
-    everything = list(packs.outlines(name))
+    everything = list(takewhile(lambda record: record.end <= through, packs.outlines(name)))
     there = [record for record in everything if not record.erased]
     noted = {record.location.offset: _noted(record) for record in there}
     known = _known(session, name, [new for new in noted.values() if new is not None])

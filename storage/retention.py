@@ -22,7 +22,7 @@ from storage.database import Database
 from storage.erasing import erase_records, remove_pack
 from storage.events import Clock
 from storage.expired import packs_without_rows
-from storage.leftovers import look_through
+from storage.leftovers import Looked, look_through
 from storage.models import Deletion, Instance, Job, Pack, Quarantine, Result
 from storage.objects import ObjectStore
 from storage.packs import PackStore
@@ -58,7 +58,9 @@ class Retention:
         self._policy = policy
         self._tell = tell
         self._stopping = threading.Event()
+        self._sweeping = threading.Lock()
         self._holes = True  # whether the file system can give parts of a pack back
+        self._left: set[str] = set()  # packs that were looked through and stay: a sealed one does
         self._freed = 0
 
     def stop(self) -> None:
@@ -74,8 +76,16 @@ class Retention:
             planned = frozenset(item.key for item in items if item.kind is DeletionKind.INSTANCES)
             return [*items, *plan.for_room(free, planned)]
 
+    def short_of_room(self) -> bool:
+        """Say whether studies that are done would go early now."""
+        return self._packs.free_bytes() < self._policy.low_bytes
+
     def sweep(self) -> Swept:
-        """Delete what may go, and finish what an earlier sweep began."""
+        """Delete what may go, and finish what an earlier sweep began; one sweep at a time."""
+        with self._sweeping:
+            return self._sweep()
+
+    def _sweep(self) -> Swept:
         self._freed = 0
         packs = self._finish()
         with self._database.reading() as session:
@@ -101,14 +111,15 @@ class Retention:
 
     def _bury(self, items: list[Planned]) -> int:
         """Write down that these go; what came into use since is passed over. Return how many."""
-        count = 0
-        for item in items:
-            if self._stopping.is_set():
-                break
-            now = self._clock()
-            with self._database.transaction() as session:
-                count += bury(session, self._packs, item, self._policy, now)
-        return count
+        return sum(
+            self._guarded(f"{item.kind.value} {item.key}", partial(self._bury_one, item))
+            for item in items
+        )
+
+    def _bury_one(self, item: Planned) -> bool:
+        now = self._clock()
+        with self._database.transaction() as session:
+            return bury(session, self._packs, item, self._policy, now) > 0
 
     # ------------------------------------------------------------ the bytes
 
@@ -136,7 +147,11 @@ class Retention:
         here = self._packs.names()
         with self._database.reading() as session:
             begun = session.scalars(select(Pack.name).where(Pack.removed_at.is_not(None))).all()
-            unwanted = [name for name in packs_without_rows(session) if name in here]
+            unwanted = [
+                name
+                for name, through in packs_without_rows(session)
+                if here.get(name) == through and name not in self._left
+            ]
         return [*begun, *unwanted]
 
     def _remove(self, name: str) -> bool:
@@ -157,14 +172,14 @@ class Retention:
                 return False
             if row.removed_at is not None:
                 return True
-            size = self._packs.names().get(name, 0)
+            path = self._packs.path_of(name)
+            size = path.stat().st_size if path.exists() else 0
             if size != row.indexed_through:
                 return False  # it is written to, or has no rows yet for all it holds
-            looked = look_through(session, self._packs, name)
-            if looked.end != size or looked.wanted or looked.unknown:
+            looked = look_through(session, self._packs, name, size)
+            if not _may_be_removed(looked, size):
+                self._left.add(name)
                 return False
-            if looked.spare and not looked.gone:
-                return False  # nothing else went here: duplicates have a rule of their own
             if looked.spare:
                 session.add(spare_deletion(looked.spare, DeletionRule.PACK, now))
             row.removed_at = now
@@ -215,6 +230,15 @@ class Retention:
             self._holes = False
             self._tell("retention.no_holes", {"pack": name})
         return erased.whole
+
+
+def _may_be_removed(looked: Looked, size: int) -> bool:
+    """Say whether nothing in a pack is wanted, or may be the only copy.
+
+    Where nothing went, there are only duplicates: they have a rule of their own.
+    """
+    known = looked.end == size and not looked.wanted and not looked.unknown
+    return known and looked.gone > 0
 
 
 def _digests(session: Session, row: Deletion) -> list[str]:

@@ -129,7 +129,7 @@ class RetentionPlan:
         for name, created, through in packs_to_tidy(self._session, cutoff):
             if self._here.get(name) != through:
                 continue  # it is written to, or has no rows yet for all it holds
-            spare = look_through(self._session, self._packs, name).spare
+            spare = look_through(self._session, self._packs, name, through).spare
             yield Planned(
                 kind=DeletionKind.DUPLICATES,
                 rule=DeletionRule.DUPLICATES,

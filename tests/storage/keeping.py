@@ -79,14 +79,22 @@ class Keeping:
         new = new_instance(1, sop_instance_uid=sop_instance_uid)
         return self._keep(new, sop_instance_uid.encode() * 100)
 
+    def written(self, number: int) -> tuple[Entry, Location]:
+        """Put an instance into a pack without its row; return what makes the row."""
+        return self._entry(new_instance(number), bytes_of(STUDY, number))
+
     def _keep(self, new: NewInstance, data: bytes) -> Location:
+        entry, location = self._entry(new, data)
+        self.indexer.rebuild([entry])
+        return location
+
+    def _entry(self, new: NewInstance, data: bytes) -> tuple[Entry, Location]:
         now = self.held.clock()
         brought = Brought(token="", listener="dimse", calling_ae=new.calling_ae)
         digest = InstanceDigest(data)
         location, end = self._write(data, NoteWriter(brought).of_instance(new, now))
         what = replace(new, digest=digest.hexdigest(), size=len(data), location=location)
-        self.indexer.rebuild([Entry(brought=brought, at=now, what=what, end=end)])
-        return location
+        return Entry(brought=brought, at=now, what=what, end=end), location
 
     def quarantine(self, reason: str = "no header") -> Location:
         """Keep bytes that could not be indexed."""

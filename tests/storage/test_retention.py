@@ -8,7 +8,7 @@ import pytest
 
 from storage.packs import PackStore
 from storage.records import BytesDeletedError
-from storage.retention_records import RetentionPolicy
+from storage.retention_records import Planned, RetentionPolicy
 from storage.states import (
     AssociationState,
     DeletionKind,
@@ -135,6 +135,32 @@ def test_duplicates_and_own_results_go_and_what_has_a_row_stays(
     assert [keeping.there(place) for place in (first, again, own)] == [True, False, False]
     assert keeping.retention(only).plan() == []
     assert keeping.retention(only).sweep().deletions == 0
+
+
+def test_what_has_no_row_yet_is_never_taken_for_a_duplicate(
+    keeping: Keeping, held: Holding
+) -> None:
+    """It may be the return of what was deleted: the row is about to name its place."""
+    keeping.receive(1)
+    keeping.receive(1)
+    keeping.read()
+    held.clock.advance(2 * DAY)
+    keeping.retention(RetentionPolicy(studies_days=1)).sweep()
+    entry, location = keeping.written(1)
+    only = RetentionPolicy(duplicates_days=1)
+    planned = Planned(
+        kind=DeletionKind.DUPLICATES,
+        rule=DeletionRule.DUPLICATES,
+        key=location.pack,
+        what="",
+        since=held.clock.now,
+        count=1,
+        size=1,
+    )
+    assert keeping.retention(only)._bury([planned]) == 1
+    keeping.retention(only).sweep()
+    keeping.indexer.rebuild([entry])
+    assert keeping.bytes_there() == [True]
 
 
 def test_a_record_whose_note_cannot_be_read_is_kept_and_so_is_its_pack(
@@ -347,6 +373,8 @@ def test_below_the_low_mark_the_oldest_go_until_the_high_mark_is_reached(
     policy = RetentionPolicy(low_bytes=20_000, high_bytes=11_000 + 2 * BYTES)
     assert [item.what for item in keeping.retention(policy).plan()] == uids[:3]
     assert set(rules_of(keeping, policy)) == {DeletionRule.DISK}
+    assert keeping.retention(policy).short_of_room()
+    assert not keeping.retention().short_of_room()
     keeping.retention(policy).sweep()
     there = [keeping.bytes_there(uid) == [True] for uid in uids]
     assert there == [False, False, False, True, True]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
+from storage.burial import bury
+from storage.packs import PackStore
 from storage.records import OutOfResourcesError
-from storage.retention_records import RetentionPolicy
-from tests.storage.holding import Holding
+from storage.retention_records import Planned, RetentionPolicy
+from tests.storage.holding import STUDY, Holding
 from tests.storage.keeping import DAY, Keeping
 
 OTHER = "1.2.826.0.1.2"
@@ -34,11 +38,11 @@ def test_a_sweep_that_was_cut_off_is_finished_by_the_next(
     def crash(*_: object) -> bool:
         raise CrashError
 
-    retention = keeping.retention()
+    sweeper = keeping.retention()
     with monkeypatch.context() as patch:
-        patch.setattr(retention, step, crash)
+        patch.setattr(sweeper, step, crash)
         with pytest.raises(CrashError):
-            retention.sweep()
+            sweeper.sweep()
     keeping.open()
     assert keeping.retention().sweep().unfinished == 0
     assert keeping.bytes_there() == [False]
@@ -65,6 +69,28 @@ def test_a_disk_that_fails_is_told_and_tried_again(
     assert keeping.bytes_there() == [False]
 
 
+def test_one_study_that_cannot_be_written_down_stops_no_other(
+    keeping: Keeping, held: Holding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for study in (STUDY, OTHER):
+        keeping.receive(1, study=study)
+        keeping.read(study=study)
+    held.clock.advance(2 * DAY)
+    failed: list[str] = []
+
+    def failing(session: Session, packs: PackStore, item: Planned, *rest: Any) -> int:  # noqa: ANN401
+        if not failed:
+            failed.append(item.what)
+            raise OutOfResourcesError("locked")
+        return bury(session, packs, item, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.retention.bury", failing)
+        assert keeping.retention(RetentionPolicy(studies_days=1)).sweep().deletions == 1
+    assert (failed, keeping.told) == ([STUDY], ["retention.failed"])
+    assert (keeping.bytes_there(), keeping.bytes_there(OTHER)) == ([True], [False])
+
+
 def test_where_no_hole_can_be_punched_bytes_wait_for_their_whole_pack(
     keeping: Keeping, held: Holding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,15 +100,15 @@ def test_where_no_hole_can_be_punched_bytes_wait_for_their_whole_pack(
     keeping.read()
     keeping.seal()
     held.clock.advance(2 * DAY)
-    retention = keeping.retention()
-    assert retention.sweep().unfinished == 1
-    assert retention.sweep().unfinished == 1
+    sweeper = keeping.retention()
+    assert sweeper.sweep().unfinished == 1
+    assert sweeper.sweep().unfinished == 1
     assert keeping.told == ["retention.no_holes"]
     assert keeping.bytes_there(OTHER) == [True]
     held.execute("UPDATE study SET complete_after = first_received_at")
     keeping.read(study=OTHER)
     held.clock.advance(2 * DAY)
-    swept = retention.sweep()
+    swept = sweeper.sweep()
     assert (swept.packs, swept.unfinished) == (1, 0)
     assert keeping.packs.names() == {}
 
@@ -106,7 +132,7 @@ def test_a_sweep_ends_when_it_is_told_to(keeping: Keeping, held: Holding) -> Non
     keeping.receive(1)
     keeping.read()
     held.clock.advance(2 * DAY)
-    retention = keeping.retention()
-    retention.stop()
-    assert retention.sweep().deletions == 0
+    sweeper = keeping.retention()
+    sweeper.stop()
+    assert sweeper.sweep().deletions == 0
     assert keeping.bytes_there() == [True]
