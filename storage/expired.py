@@ -178,7 +178,7 @@ def expired_quarantine(rule: DeletionRule, cutoff: datetime) -> Select[Quarantin
 
     What was acknowledged and then not indexed is somebody's only copy: FAILED is its rule.
     """
-    acknowledged = (
+    receipt = (
         exists()
         .where(
             Receipt.outcome == ReceiptOutcome.NOT_INDEXED.value,
@@ -186,7 +186,7 @@ def expired_quarantine(rule: DeletionRule, cutoff: datetime) -> Select[Quarantin
         )
         .correlate(Quarantine)
     )
-    acknowledged = or_(acknowledged, Quarantine.reason == NO_DUPLICATE)
+    acknowledged = or_(receipt, Quarantine.reason == NO_DUPLICATE)
     return (
         select(Quarantine)
         .where(
