@@ -15,14 +15,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.duplicates import twins_of
 from storage.events import Clock
-from storage.models import Association, Pack
+from storage.models import Pack
 from storage.notes import Entry
+from storage.progress import (
+    end_associations,
+    find_associations,
+    insert_association,
+    note_progress,
+)
 from storage.receiving import receive
 from storage.records import (
     Arrival,
@@ -321,70 +327,34 @@ class Indexer:
         ids = dict(self._ids)
         for item in lot:
             if isinstance(item, Opened):
-                ids[item.brought.token] = self._insert(session, item.brought, item.at, ended=None)
+                ids[item.brought.token] = insert_association(
+                    session, self._owner, item.brought, item.at, ended=None
+                )
         unknown = {
             item.brought.token: item
             for item in lot
             if isinstance(item, Entry) and item.brought.token and item.brought.token not in ids
         }
         if unknown:
-            rows = session.execute(
-                select(Association.token, Association.id).where(Association.token.in_(unknown))
-            )
-            ids |= {token: found for token, found in rows}  # noqa: C416 - rows are not tuples
+            ids |= find_associations(session, sorted(unknown))
         for token, item in unknown.items():
             if token not in ids:
-                ids[token] = self._insert(session, item.brought, item.at, ended=self._clock())
+                ids[token] = insert_association(
+                    session, self._owner, item.brought, item.at, ended=self._clock()
+                )
         return ids
 
-    def _insert(
-        self, session: Session, brought: Brought, at: datetime, *, ended: datetime | None
-    ) -> int:
-        state = AssociationState.OPEN if ended is None else AssociationState.ABORTED
-        row = Association(
-            token=brought.token,
-            owner=self._owner,
-            listener=brought.listener,
-            calling_ae=brought.calling_ae,
-            called_ae=brought.called_ae,
-            peer_address=brought.peer_address,
-            state=state.value,
-            opened_at=at,
-            closed_at=ended,
-            received=0,
-        )
-        session.add(row)
-        session.flush()
-        return row.id
-
     def _end(self, session: Session, ended: Sequence[Ended], ids: dict[str, int]) -> None:
-        for item in ended:
-            association_id = ids.pop(item.token, None)
-            if association_id is not None:
-                session.execute(
-                    update(Association)
-                    .where(
-                        Association.id == association_id,
-                        Association.state == AssociationState.OPEN.value,
-                    )
-                    .values(state=item.state.value, closed_at=item.at)
-                )
+        """End associations, those that have a row."""
+        known = [(ids.pop(item.token, None), item) for item in ended]
+        end_associations(
+            session,
+            [(number, item.state, item.at) for number, item in known if number is not None],
+        )
 
     def _note_progress(self, session: Session, entries: Sequence[Entry]) -> None:
         ends: dict[str, int] = {}
         for entry in entries:
             name = entry.what.location.pack
             ends[name] = max(ends.get(name, 0), entry.end)
-        for name, end in sorted(ends.items()):
-            row = session.get(Pack, name)
-            if row is None:
-                session.add(
-                    Pack(
-                        name=name,
-                        owner=self._owner,
-                        indexed_through=end,
-                        created_at=self._clock(),
-                    )
-                )
-            else:
-                row.indexed_through = max(row.indexed_through, end)
+        note_progress(session, self._owner, ends, self._clock())

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from storage.bulk import BulkInsert
 from storage.events import append_event
-from storage.models import Association, Instance, Job, Receipt, Result, Series, Study
+from storage.models import Instance, Job, Receipt, Result, Series, Study
+from storage.progress import count_received
 from storage.records import Arrival, NewInstance, Recorded
 from storage.revisions import chunks_of, open_revision
 from storage.states import InstanceState, ReceiptOutcome, StudyState
@@ -96,13 +97,7 @@ def receive(session: Session, arrivals: Sequence[Arrival]) -> list[Recorded]:
     if batch.returned:
         _take_back(session, batch.returned, arrivals[-1].at)
     counts = Counter(arrival.association_id for arrival in arrivals)
-    for association_id, count in counts.items():
-        if association_id is not None:
-            session.execute(
-                update(Association)
-                .where(Association.id == association_id)
-                .values(received=Association.received + count)
-            )
+    count_received(session, counts)
     return recorded
 
 
