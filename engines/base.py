@@ -12,17 +12,32 @@ import pkgutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import EngineError, OutOfMemoryError, PackageError, UnavailableError
+from engines.errors import (
+    DeviceMissingError,
+    EngineError,
+    OutOfMemoryError,
+    PackageError,
+    UnavailableError,
+)
 from engines.findings import Outcome
 from engines.images import InstanceFile
-from engines.manifest import EnginePackage, TaskSettings
+from engines.manifest import (
+    Device,
+    EnginePackage,
+    ParityTable,
+    Precision,
+    RungTable,
+    ShapeTable,
+    TaskSettings,
+)
 from engines.refusals import SeriesRefusedError, refuse
 
 Array: TypeAlias = npt.NDArray[np.generic]
@@ -33,10 +48,33 @@ PluginT = TypeVar("PluginT")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
-    """Whether a runtime can work on this machine; if not, `reason` says what is missing."""
+    """Whether a runtime can work on this machine; if not, `reason` says what is missing.
+
+    `device_missing`: its packages are here, its device or the driver of that is not.
+    """
 
     available: bool
     reason: str = ""
+    device_missing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """How a model is to be loaded: the device, the precision, and what a plan is built for.
+
+    `shapes` are those of the package, by input. `plans` is the folder where what was built is
+    kept; None: nothing is kept. `workspace_mib` is the device memory that one layer may work in.
+    """
+
+    device: Device = "cpu"
+    precision: Precision = "float32"
+    shapes: Mapping[str, ShapeTable] = field(default_factory=dict)
+    plans: Path | None = None
+    workspace_mib: int = 1024
+
+
+PLAINLY: Final = Loading()
+"""On the CPU in float32: every package can be loaded so."""
 
 
 class Session(ABC):
@@ -61,18 +99,23 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]]
-    """Distributions that must be installed."""
+    """Distributions that must be installed, or of which one must be."""
+    devices: ClassVar[tuple[Device, ...]]
+    """The devices it can run on, the usual one first."""
+    precisions: ClassVar[tuple[Precision, ...]]
+    """The precisions it can run a float32 model in."""
 
     @abstractmethod
-    def is_available(self) -> Availability:
-        """Say whether this machine has what the runtime needs."""
+    def is_available(self, device: Device | None = None) -> Availability:
+        """Say whether this machine has what the runtime needs for a device; None: the usual one."""
 
     @abstractmethod
-    def load(self, model: bytes, *, threads: int) -> Session:
+    def load(self, model: bytes, *, threads: int, how: Loading = PLAINLY) -> Session:
         """Load a model from bytes whose digest was checked.
 
         Raises:
             ModelInvalidError: the bytes are no model that this runtime runs.
+            PlanError: what it makes of the model for its device cannot be used.
             UnavailableError, OutOfMemoryError: what the runtime said, translated.
         """
 
@@ -105,6 +148,13 @@ class Task(ABC):
     @abstractmethod
     def compute(self, package: EnginePackage, session: Session, inputs: Arrays) -> Arrays:
         """Run everything but reading and encoding, from arrays to arrays: the golden case."""
+
+    @abstractmethod
+    def disagreements(self, reference: Arrays, found: Arrays, allowed: ParityTable) -> list[str]:
+        """Say how what `compute` gave on two runtimes differs by more than is allowed.
+
+        Each sentence names the measure, its value and its limit; none: they agree.
+        """
 
 
 def discover(folder: str, base: type[PluginT]) -> dict[str, type[PluginT]]:
@@ -211,20 +261,58 @@ class Engine:
         self.close()
 
 
-def open_engine(package: EnginePackage, *, threads: int = 1) -> Engine:
-    """Load the model of a package into its runtime.
+def open_engine(
+    package: EnginePackage,
+    *,
+    threads: int = 1,
+    rung: RungTable | None = None,
+    plans: Path | None = None,
+) -> Engine:
+    """Load the model of a package into a runtime: that of a rung of its ladder, or the last one.
 
     Raises:
-        UnavailableError: the runtime is not on this machine.
-        ModelInvalidError, OutOfMemoryError: the model cannot be loaded.
+        UnavailableError: the runtime is not on this machine; `DeviceMissingError`: its device.
+        ModelInvalidError, PlanError, OutOfMemoryError: the model cannot be loaded.
     """
+    chosen = rung or package.ladder[-1]
     task = find_task(package.task)
-    runtime = find_runtime(package.runtime)
-    availability = runtime.is_available()
-    if not availability.available:
-        raise UnavailableError(f"{package.runtime}: {availability.reason}")
+    runtime = find_runtime(chosen.runtime)
+    _check_rung(runtime, chosen)
+    how = Loading(
+        device=chosen.device,
+        precision=chosen.precision,
+        shapes=package.manifest.model.shapes,
+        plans=plans,
+    )
     model = package.read_file(package.manifest.model.file)
-    return Engine(package, task, runtime.load(model, threads=threads))
+    return Engine(package, task, runtime.load(model, threads=threads, how=how))
+
+
+def rung_availability(rung: RungTable) -> Availability:
+    """Say whether a rung of a ladder can be run on this machine; runs nothing.
+
+    Raises:
+        PackageError: there is no such runtime.
+    """
+    return _rung_availability(find_runtime(rung.runtime), rung)
+
+
+def _rung_availability(runtime: Runtime, rung: RungTable) -> Availability:
+    reason = ""
+    if rung.device not in runtime.devices:
+        reason = f"runs on {' or '.join(runtime.devices)}, not on {rung.device}"
+    elif rung.precision not in runtime.precisions:
+        reason = f"runs in {' or '.join(runtime.precisions)}, not in {rung.precision}"
+    if reason:
+        return Availability(available=False, reason=reason)
+    return runtime.is_available(rung.device)
+
+
+def _check_rung(runtime: Runtime, rung: RungTable) -> None:
+    found = _rung_availability(runtime, rung)
+    if not found.available:
+        kind = DeviceMissingError if found.device_missing else UnavailableError
+        raise kind(f"{rung.runtime}: {found.reason}")
 
 
 def run_engine(
@@ -255,6 +343,7 @@ __all__ = [
     "Availability",
     "Engine",
     "EngineError",
+    "Loading",
     "Progress",
     "Runtime",
     "Session",
@@ -264,4 +353,5 @@ __all__ = [
     "find_task",
     "open_engine",
     "run_engine",
+    "rung_availability",
 ]

@@ -20,6 +20,7 @@ from engines.errors import EngineError
 from engines.manifest import EnginePackage
 from engines.package import PackageError, load_package
 from engines.packing import write_arrays, write_manifest
+from engines.quantised import with_plain_biases
 
 KIND: Final = ".onnx"
 PHANTOM_SHAPE: Final = (12, 48, 48)
@@ -86,7 +87,7 @@ def _filled(target: Path, model: Path, text: str, table: Mapping[str, JsonValue]
         raise PackageError(f"model.file: {name} is not of the kind of {model.name}")
     for file in (name, inputs, expected):
         (target / file).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(model, target / name)
+    (target / name).write_bytes(with_plain_biases(model.read_bytes()))
     arrays = phantom(str(table.get("task")))
     write_arrays(target / inputs, arrays)
     write_arrays(target / expected, {"nothing": np.zeros(1, np.uint8)})

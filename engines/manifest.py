@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -47,10 +47,94 @@ class CodedConcept(Table):
         return Code(self.value, self.scheme, self.meaning)
 
 
+Size = Annotated[int, Field(ge=1, le=65536)]
+Precision = Literal["float32", "tf32", "float16"]
+Device = Literal["cpu", "cuda"]
+
+
+class ShapeTable(Table):
+    """The shapes that an input may have: the least, the usual and the largest of every axis."""
+
+    min: tuple[Size, ...]
+    opt: tuple[Size, ...]
+    max: tuple[Size, ...]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ShapeTable:
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise ValueError("min, opt and max do not have the same number of axes")
+        if any(not a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
+            raise ValueError("an axis is not in the order min, opt, max")
+        return self
+
+
 class ModelTable(Table):
-    """Which file the runtime loads."""
+    """Which file the runtime loads, and which shapes its inputs may have, by their names.
+
+    Shapes are needed by runtimes that prepare a model for its shapes, such as TensorRT.
+    """
 
     file: str
+    shapes: dict[str, ShapeTable] = {}
+
+
+class RungTable(Table):
+    """One way to run the model: a runtime, on a device, in a precision, with its own deadlines.
+
+    Deadlines that are absent are those of `[resources]`.
+    """
+
+    runtime: Name
+    device: Device = "cpu"
+    precision: Precision = "float32"
+    soft_deadline_seconds: Positive | None = None
+    hard_deadline_seconds: Positive | None = None
+
+    def __str__(self) -> str:
+        """Return it as a person writes it: `tensorrt cuda float16`."""
+        return f"{self.runtime} {self.device} {self.precision}"
+
+    @model_validator(mode="after")
+    def _deadlines_in_order(self) -> RungTable:
+        soft, hard = self.soft_deadline_seconds, self.hard_deadline_seconds
+        if (soft is None) != (hard is None):
+            raise ValueError("give both deadlines, or none")
+        if soft is not None and hard is not None and soft > hard:
+            raise ValueError("soft_deadline_seconds is above hard_deadline_seconds")
+        return self
+
+
+def read_rung(text: str) -> RungTable:
+    """Read a rung as a person writes it: a runtime, then its device, then its precision.
+
+    Without a device it is the CPU, without a precision it is float32.
+
+    Raises:
+        ValueError: a word is none of these, or the runtime's name is none.
+    """
+    if not text.split():
+        raise ValueError("a rung begins with the name of a runtime")
+    name, *words = text.split()
+    table: dict[str, str] = {"runtime": name}
+    for word in words:
+        key = "device" if word in get_args(Device) else "precision"
+        if key == "precision" and word not in get_args(Precision):
+            raise ValueError(f"{word} is neither a device nor a precision")
+        table[key] = word
+    return RungTable.model_validate(table)
+
+
+class ParityTable(Table):
+    """How far a runtime may be from the reference on the golden case, and still be used.
+
+    `max_error`: the largest difference of any output of the model, relative to the largest
+    magnitude that the reference gave there; of whole numbers the share that differs. `dice`: the
+    least overlap of any segment. `probability`: the largest difference of any share.
+    """
+
+    max_error: Annotated[float, Field(ge=0, le=1)] = 0.02
+    dice: Annotated[float, Field(ge=0, le=1)] = 0.99
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
 class GoldenTable(Table):
@@ -101,7 +185,11 @@ class SuitabilityTable(Table):
 
 
 class Manifest(Table):
-    """The whole of `engine.toml`, without the table of the task."""
+    """The whole of `engine.toml`, without the table of the task.
+
+    `ladder` lists ways to run the model that are tried first, best first; where none can be used,
+    `runtime` runs it on the CPU.
+    """
 
     name: Name
     version: Version
@@ -111,7 +199,9 @@ class Manifest(Table):
     task: Name
     runtime: Name
     model: ModelTable
+    ladder: tuple[RungTable, ...] = ()
     golden: GoldenTable
+    parity: ParityTable = ParityTable()
     resources: ResourceTable
     suitability: SuitabilityTable
     files: Annotated[dict[str, Digest], Field(min_length=1)]
@@ -172,6 +262,11 @@ class EnginePackage:
     def runtime(self) -> str:
         """The runtime that loads the model."""
         return self.manifest.runtime
+
+    @property
+    def ladder(self) -> tuple[RungTable, ...]:
+        """The ways to run the model, best first; the last one is `runtime`."""
+        return (*self.manifest.ladder, RungTable(runtime=self.manifest.runtime))
 
     @property
     def intended_use(self) -> str:

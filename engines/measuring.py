@@ -44,3 +44,9 @@ def measure(volume: Volume, mask: BoolArray, slice_index: int | None) -> Iterato
             unit=SQUARE_CENTIMETRE,
             slice_index=slice_index,
         )
+
+
+def dice(one: BoolArray, other: BoolArray) -> float:
+    """Return how far two regions of the same shape overlap: 1 the same, 0 apart; 1 for none."""
+    both = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
+    return 2 * int(np.count_nonzero(one & other)) / both if both else 1.0

@@ -34,22 +34,26 @@ class Verdict:
 
 
 def verify_package(package: EnginePackage, *, threads: int = 1) -> Verdict:
-    """Run the golden case of a package. What the engine raises becomes part of the verdict."""
+    """Run the golden case of a package on the last rung of its ladder.
+
+    What the engine raises becomes part of the verdict.
+    """
     started = time.monotonic()
     try:
         differences = _run(package, threads)
     except EngineError as error:
-        return _verdict(started, float("nan"), f"{type(error).__name__}: {error}")
+        return verdict_of(started, float("nan"), f"{type(error).__name__}: {error}")
     worst = max(differences, key=lambda name: differences[name])
     difference = differences[worst]
     tolerance = package.manifest.golden.tolerance
     if not difference <= tolerance:
         reason = f"{worst} differs by {difference:.3g}, {tolerance:g} is allowed"
-        return _verdict(started, difference, reason)
-    return _verdict(started, difference, "")
+        return verdict_of(started, difference, reason)
+    return verdict_of(started, difference, "")
 
 
-def _verdict(started: float, difference: float, reason: str) -> Verdict:
+def verdict_of(started: float, difference: float, reason: str) -> Verdict:
+    """Return a verdict on what `started` at that time of the monotonic clock; no reason: passed."""
     return Verdict(
         passed=not reason,
         max_difference=difference,
@@ -60,8 +64,8 @@ def _verdict(started: float, difference: float, reason: str) -> Verdict:
 
 def _run(package: EnginePackage, threads: int) -> dict[str, float]:
     golden = package.manifest.golden
-    inputs = _arrays(package, golden.inputs)
-    expected = _arrays(package, golden.expected)
+    inputs = golden_arrays(package, golden.inputs)
+    expected = golden_arrays(package, golden.expected)
     with open_engine(package, threads=threads) as engine:
         found = engine.task.compute(package, engine.session, inputs)
     missing = sorted(set(expected) - set(found))
@@ -70,8 +74,12 @@ def _run(package: EnginePackage, threads: int) -> dict[str, float]:
     return {name: difference(found[name], expected[name]) for name in expected}
 
 
-def _arrays(package: EnginePackage, name: str) -> Mapping[str, Array]:
-    """Read an .npz without pickles, and no larger than a golden case may be."""
+def golden_arrays(package: EnginePackage, name: str) -> Mapping[str, Array]:
+    """Read an .npz of a package without pickles, and no larger than a golden case may be.
+
+    Raises:
+        PackageError: it is none, or too large.
+    """
     data = package.read_file(name)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

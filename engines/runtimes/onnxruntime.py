@@ -1,4 +1,7 @@
-"""ONNX models on the CPU, through ONNX Runtime."""
+"""ONNX models on the CPU or on an NVIDIA device, through ONNX Runtime, in float32.
+
+On the CPU it is the reference that other runtimes are held against.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,46 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from engines.base import Arrays, Availability, Runtime, Session
-from engines.errors import EngineError, InferenceError, ModelInvalidError, OutOfMemoryError
+from engines.base import PLAINLY, Arrays, Availability, Loading, Runtime, Session
+from engines.devices import find_devices
+from engines.errors import (
+    DeviceMissingError,
+    EngineError,
+    InferenceError,
+    ModelInvalidError,
+    OutOfMemoryError,
+)
+from engines.graphs import check_bytes
+from engines.manifest import Device, Precision
 
 if TYPE_CHECKING:
     import onnxruntime
 
-EXTERNAL_DATA: Final = b"\x0a\x08location\x12"
-"""A StringStringEntryProto with the key "location": weights that lie in another file."""
 FATAL_ONLY: Final = 4
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
 MEMORY_WORDS: Final = ("bad_alloc", "bad allocation", "failed to allocate", "out of memory")
 
 
 class OnnxRuntime(Runtime):
-    """Runs ONNX models on the CPU execution provider."""
+    """Runs ONNX models on the CPU or CUDA execution provider."""
 
     name: ClassVar[str] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32",)
 
-    def is_available(self) -> Availability:
-        """Say whether ONNX Runtime is installed."""
+    def is_available(self, device: Device | None = None) -> Availability:
+        """Say whether ONNX Runtime is installed, with the provider and the device it needs."""
         if importlib.util.find_spec("onnxruntime") is None:
             return Availability(available=False, reason="the package onnxruntime is not installed")
-        return Availability(available=True)
+        return _cuda() if device == "cuda" else Availability(available=True)
 
-    def load(self, model: bytes, *, threads: int) -> Session:
+    def load(self, model: bytes, *, threads: int, how: Loading = PLAINLY) -> Session:
         """Load a model that holds all of its weights."""
-        if not model:
-            raise ModelInvalidError("the model is empty")
-        if EXTERNAL_DATA in model:
-            raise ModelInvalidError("the model keeps weights in another file")
+        check_bytes(model)
+        if how.device == "cuda" and not (cuda := _cuda()).available:
+            raise DeviceMissingError(cuda.reason)
         import onnxruntime
 
         errors = _library_errors()
@@ -48,7 +61,7 @@ class OnnxRuntime(Runtime):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             loaded = onnxruntime.InferenceSession(
-                model, sess_options=options, providers=["CPUExecutionProvider"]
+                model, sess_options=options, providers=_providers(how.device)
             )
         except errors as error:
             raise _translated(error, ModelInvalidError) from error
@@ -79,6 +92,22 @@ class OnnxSession(Session):
     def close(self) -> None:
         """Drop the model."""
         self._session = None
+
+
+def _cuda() -> Availability:
+    """Say whether the CUDA execution provider can be used."""
+    import onnxruntime
+
+    if CUDA not in onnxruntime.get_available_providers():
+        reason = f"this ONNX Runtime has no {CUDA}: the package onnxruntime-gpu has it"
+        return Availability(available=False, reason=reason)
+    reason = find_devices().reason
+    return Availability(available=not reason, reason=reason, device_missing=bool(reason))
+
+
+def _providers(device: Device) -> list[str | tuple[str, dict[str, str]]]:
+    """Return the providers of a device; on CUDA without TF32, which is no float32."""
+    return [(CUDA, {"use_tf32": "0"}), CPU] if device == "cuda" else [CPU]
 
 
 def _library_errors() -> tuple[type[Exception], ...]:

@@ -11,7 +11,15 @@ from pydantic import Field, StringConstraints, model_validator
 from engines.base import Arrays, Session, Task, Work
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Classification, Code, ImageAnalysis, Measurement, Outcome
-from engines.manifest import CodedConcept, EnginePackage, Name, Sentence, Table, TaskSettings
+from engines.manifest import (
+    CodedConcept,
+    EnginePackage,
+    Name,
+    ParityTable,
+    Sentence,
+    Table,
+    TaskSettings,
+)
 from engines.networks import activated
 from engines.preprocessing import changed
 from engines.presentation import Picture, presented
@@ -117,6 +125,14 @@ class ImageClassification(Task):
         pictures = inputs["voxels"].astype(np.float32)
         settings = _settings(package)
         return {"scores": np.stack([_shares(item, settings, session) for item in pictures])}
+
+    def disagreements(self, reference: Arrays, found: Arrays, allowed: ParityTable) -> list[str]:
+        """Compare shares."""
+        shares, wanted = (part["scores"].astype(np.float64) for part in (found, reference))
+        gap = float(np.abs(shares - wanted).max())
+        if gap <= allowed.probability:
+            return []
+        return [f"a probability differs by {gap:.3g}, {allowed.probability:g} is allowed"]
 
 
 def _settings(package: EnginePackage) -> ClassificationSettings:

@@ -21,12 +21,13 @@ from engines.manifest import (
     EnginePackage,
     Finite,
     Name,
+    ParityTable,
     Positive,
     Sentence,
     Table,
     TaskSettings,
 )
-from engines.measuring import measure
+from engines.measuring import dice, measure
 from engines.networks import label_volume
 from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError, refuse
@@ -186,6 +187,17 @@ class Segmentation(Task):
                 [voxels[mask].mean() if mask.any() else 0.0 for mask in masks], dtype=np.float64
             ),
         }
+
+    def disagreements(self, reference: Arrays, found: Arrays, allowed: ParityTable) -> list[str]:
+        """Compare the segments by their overlap (Dice)."""
+        wanted, given = reference["labels"], found["labels"]
+        values = (set(np.unique(wanted)) | set(np.unique(given))) - {0}
+        overlaps = {int(v): dice(wanted == v, given == v) for v in sorted(values)}
+        return [
+            f"segment {value} overlaps by {overlap:.4f} (Dice), {allowed.dice:g} is asked for"
+            for value, overlap in overlaps.items()
+            if overlap < allowed.dice
+        ]
 
 
 def _settings(package: EnginePackage) -> SegmentationSettings:

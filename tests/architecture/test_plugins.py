@@ -33,7 +33,14 @@ FOLDERS: Final = (
     "engines/tasks",
     "engines/runtimes",
 )
-INFERENCE_LIBRARIES: Final = ("onnxruntime", "tensorrt", "tensorrt_rtx", "torch", "tritonclient")
+INFERENCE_LIBRARIES: Final = (
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "torch",
+    "tritonclient",
+)
 ON_A_BARE_MACHINE: Final = f"""
 import json, sys, threading
 sys.modules.update(dict.fromkeys({INFERENCE_LIBRARIES!r}))
