@@ -207,6 +207,20 @@ def find_runtime(name: str) -> Runtime:
     return runtimes[name]()
 
 
+def ladder_of(package: EnginePackage, otherwise: Sequence[RungTable] = ()) -> tuple[RungTable, ...]:
+    """Return the ways to run a package, best first: its own ladder, or `otherwise`.
+
+    The last one is its `runtime`, on that runtime's usual device in float32.
+
+    Raises:
+        PackageError: there is no such runtime.
+    """
+    runtime = package.runtime
+    last = RungTable(runtime=runtime, device=find_runtime(runtime).devices[0])
+    above = package.manifest.ladder or otherwise
+    return (*(rung for rung in above if str(rung) != str(last)), last)
+
+
 class _Timed(Session):
     """A session that counts the seconds spent inside the model."""
 
@@ -274,7 +288,7 @@ def open_engine(
         UnavailableError: the runtime is not on this machine; `DeviceMissingError`: its device.
         ModelInvalidError, PlanError, OutOfMemoryError: the model cannot be loaded.
     """
-    chosen = rung or package.ladder[-1]
+    chosen = rung or ladder_of(package)[-1]
     task = find_task(package.task)
     runtime = find_runtime(chosen.runtime)
     _check_rung(runtime, chosen)
@@ -351,6 +365,7 @@ __all__ = [
     "Work",
     "find_runtime",
     "find_task",
+    "ladder_of",
     "open_engine",
     "run_engine",
     "rung_availability",

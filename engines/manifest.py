@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from engines.errors import PackageError
 from engines.findings import Code
@@ -121,7 +128,10 @@ def read_rung(text: str) -> RungTable:
         if key == "precision" and word not in get_args(Precision):
             raise ValueError(f"{word} is neither a device nor a precision")
         table[key] = word
-    return RungTable.model_validate(table)
+    try:
+        return RungTable.model_validate(table)
+    except ValidationError as error:
+        raise ValueError(f"{name} is no name of a runtime") from error
 
 
 class ParityTable(Table):
@@ -188,7 +198,7 @@ class Manifest(Table):
     """The whole of `engine.toml`, without the table of the task.
 
     `ladder` lists ways to run the model that are tried first, best first; where none can be used,
-    `runtime` runs it on the CPU.
+    `runtime` runs it on its usual device in float32.
     """
 
     name: Name
@@ -262,11 +272,6 @@ class EnginePackage:
     def runtime(self) -> str:
         """The runtime that loads the model."""
         return self.manifest.runtime
-
-    @property
-    def ladder(self) -> tuple[RungTable, ...]:
-        """The ways to run the model, best first; the last one is `runtime`."""
-        return (*self.manifest.ladder, RungTable(runtime=self.manifest.runtime))
 
     @property
     def intended_use(self) -> str:

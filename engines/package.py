@@ -64,7 +64,8 @@ def load_package(folder: Path) -> EnginePackage:
     task_table = table.pop(task.name, None)
     manifest = _validated(Manifest, table, "")
     _check_digests(manifest, contents)
-    find_runtime(manifest.runtime)
+    for name in (manifest.runtime, *(rung.runtime for rung in manifest.ladder)):
+        find_runtime(name)
     if not isinstance(task_table, dict):
         raise PackageError(f"{MANIFEST}: {manifest.task}: the table of the task is missing")
     return EnginePackage(

@@ -1,18 +1,25 @@
-"""Which engines this node has, and which of them may take jobs.
+"""Which engines this node has, which of them may take jobs, and how their models are run.
 
 An engine may take jobs once its golden case passed on this machine with this package (R29); one
-that cannot is *unavailable*, with the reason in its row.
+that cannot is *unavailable*, with the reason in its row. Of the ways to run its model the first is
+used that is here and gives what the reference gives (A13); why better ones are not is in its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import structlog
+from pydantic import JsonValue
 
+from engines.base import find_runtime, ladder_of
+from engines.manifest import RungTable
 from engines.package import EnginePackage, PackageError, find_packages, load_package
+from engines.release import REFERENCE
+from node.messages import ReleaseRequest
 from node.sandbox import Deadlines, Sandbox, SandboxError
 from node.worker import InstalledEngine
 from storage.engines import EngineStore
@@ -20,6 +27,10 @@ from storage.records import EngineRecord
 from storage.states import EngineState
 
 VERIFY_DEADLINES: Final = Deadlines(soft=60, hard=300)
+RELEASE_DEADLINES: Final = Deadlines(soft=600, hard=1800)
+"""A plan may have to be built first, which times kernels on the device."""
+PROBE_DEADLINES: Final = Deadlines(soft=2, hard=5)
+LONGEST_REASON: Final = 500
 
 log = structlog.get_logger()
 
@@ -32,21 +43,43 @@ class Catalogue:
     """The engine packages of this node."""
 
     def __init__(
-        self, *, folders: Sequence[Path], store: EngineStore, sandbox: Sandbox, threads: int
+        self,
+        *,
+        folders: Sequence[Path],
+        store: EngineStore,
+        sandbox: Sandbox,
+        threads: int,
+        ladder: Sequence[RungTable] = (),
+        plans: Path | None = None,
     ) -> None:
+        """Run engines by `ladder` whose package has none; keep plans in the folder `plans`."""
         self._folders = tuple(folders)
         self._store = store
         self._sandbox = sandbox
         self._threads = threads
+        self._ladder = tuple(ladder)
+        self._plans = plans
         self._installed: dict[str, InstalledEngine] = {}
         self._active: frozenset[str] = frozenset()
+
+    def probe(self) -> None:
+        """Log which devices, driver and libraries this machine has, within five seconds (R27)."""
+        try:
+            found = self._sandbox.call("probe", {}, deadlines=PROBE_DEADLINES)
+        except SandboxError as error:
+            log.error("engines.not_probed", error=str(error))
+        else:
+            log.info("engines.probed", **found)
 
     def load(self) -> None:
         """Read every package and write it down as registered. Runs no engine.
 
         Raises:
-            CatalogueError: naming the folder and what is wrong with it.
+            CatalogueError: naming the folder and what is wrong with it, or a runtime of the ladder
+                that there is not.
         """
+        for rung in self._ladder:
+            _check_runtime(rung)
         for engine in read_packages(self._folders):
             package = engine.package
             self._installed[package.name] = engine
@@ -54,12 +87,16 @@ class Catalogue:
 
     def verify(self) -> None:
         """Run every golden case in the sandbox; engines that pass become active."""
+        self.probe()
         for name in sorted(self._installed):
             self.verify_engine(name)
 
     def verify_engine(self, name: str) -> bool:
-        """Run one golden case; say whether the engine is active."""
-        passed, reason = self._verdict(self._installed[name])
+        """Run one golden case and choose how to run the model; say whether the engine is active."""
+        engine = self._installed[name]
+        passed, reason = self._verdict(engine)
+        if passed:
+            passed, reason = self._choose(engine)
         state = EngineState.ACTIVE if passed else EngineState.UNAVAILABLE
         self._store.set_state(name, state, reason)
         if passed:
@@ -89,14 +126,40 @@ class Catalogue:
         return self._installed[name] if name in self._active else None
 
     def _verdict(self, engine: InstalledEngine) -> tuple[bool, str]:
+        return self._asked(
+            "verify_engine",
+            {"engine_folder": str(engine.folder), "threads": self._threads},
+            VERIFY_DEADLINES,
+        )
+
+    def _choose(self, engine: InstalledEngine) -> tuple[bool, str]:
+        """Take the first rung of the ladder that is released; say which ones are not, and why."""
+        refused: list[str] = []
+        for rung in ladder_of(engine.package, self._ladder):
+            released, reason = self._released(engine, rung)
+            if released:
+                self._installed[engine.package.name] = replace(engine, rung=rung)
+                chosen = f"runs on {rung}; " if refused else ""
+                return True, (chosen + "; ".join(refused))[:LONGEST_REASON]
+            refused.append(f"not on {rung}: {reason}")
+        return False, "; ".join(refused)[:LONGEST_REASON]
+
+    def _released(self, engine: InstalledEngine, rung: RungTable) -> tuple[bool, str]:
+        """Say whether a rung may be used; of the reference the golden case has said it."""
+        if rung == REFERENCE:
+            return True, ""
+        request = ReleaseRequest(
+            engine_folder=engine.folder, threads=self._threads, rung=rung, plans=self._plans
+        )
+        return self._asked("release_engine", request.model_dump(mode="json"), RELEASE_DEADLINES)
+
+    def _asked(
+        self, operation: str, request: Mapping[str, JsonValue], deadlines: Deadlines
+    ) -> tuple[bool, str]:
         try:
-            answer = self._sandbox.call(
-                "verify_engine",
-                {"engine_folder": str(engine.folder), "threads": self._threads},
-                deadlines=VERIFY_DEADLINES,
-            )
+            answer = self._sandbox.call(operation, request, deadlines=deadlines)
         except SandboxError as error:
-            return False, f"the golden case did not run: {error}"[:500]
+            return False, f"the golden case did not run: {error}"[:LONGEST_REASON]
         return bool(answer["passed"]), str(answer["reason"])
 
 
@@ -117,6 +180,13 @@ def read_packages(folders: Sequence[Path]) -> list[InstalledEngine]:
             raise CatalogueError(f"{folder}: the engine {package.name} is already in {other}")
         found[package.name] = InstalledEngine(package=package, folder=folder)
     return list(found.values())
+
+
+def _check_runtime(rung: RungTable) -> None:
+    try:
+        find_runtime(rung.runtime)
+    except PackageError as error:
+        raise CatalogueError(f"engines.ladder: {error}") from error
 
 
 def _record(package: EnginePackage, state: EngineState) -> EngineRecord:

@@ -1,24 +1,27 @@
-"""`wetread engines ...`: list, verify, check, import, schema."""
+"""`wetread engines ...`: list, devices, verify, check, import, schema."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from engines.base import ladder_of, rung_availability
 from engines.importing import import_model
-from engines.package import load_package
+from engines.manifest import RungTable, read_rung
+from engines.package import EnginePackage, load_package
+from engines.probe import probe
 from engines.schema import package_schema
 from engines.verify import verify_package
-from node.catalogue import Catalogue, read_packages
+from node.catalogue import read_packages
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, out
-from node.sandbox import Sandbox
 from node.settings import load_settings
 from node.stores import open_stores, prepare
-from node.workshop import engine_folders
+from node.workshop import engine_folders, make_catalogue
 
 engines_app = typer.Typer(help="Engine packages.", no_args_is_help=True)
 
@@ -27,18 +30,38 @@ engines_app = typer.Typer(help="Engine packages.", no_args_is_help=True)
 def engines_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """List the engine packages that a start would find."""
     with clear_errors():
-        table = Table("engine", "version", "task", "runtime", "digest", "intended use")
-        for item in read_packages(engine_folders(load_settings(config))):
+        table = Table("engine", "version", "task", "runs on", "digest", "intended use")
+        settings = load_settings(config)
+        ladder = [read_rung(text) for text in settings.engines.ladder]
+        for item in read_packages(engine_folders(settings)):
             package = item.package
             table.add_row(
                 package.name,
                 package.version,
                 package.task,
-                package.runtime,
+                "\n".join(_rungs(package, ladder)),
                 package.digest[:12],
                 package.intended_use,
             )
         out.print(table)
+
+
+def _rungs(package: EnginePackage, ladder: Sequence[RungTable]) -> Iterator[str]:
+    """Yield the ways to run an engine, best first, and why one cannot be used here."""
+    for rung in ladder_of(package, ladder):
+        found = rung_availability(rung)
+        yield str(rung) if found.available else f"{rung}: not here: {found.reason}"
+
+
+@engines_app.command("devices")
+def engines_devices() -> None:
+    """Say which devices, driver and libraries this machine has to run engines on."""
+    found = probe()
+    for gpu in found.devices.gpus:
+        out.print(f"{gpu.index}: {gpu.name}, {gpu.capability}, {gpu.memory_mib} MiB", markup=False)
+    out.print(found.devices.reason or f"driver: CUDA {found.devices.driver_cuda}", markup=False)
+    for name, text in found.versions.items():
+        out.print(f"{name} {text}", markup=False)
 
 
 @engines_app.command("verify")
@@ -48,13 +71,7 @@ def engines_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
         settings = load_settings(config)
         prepare(settings)
         stores = open_stores(settings)
-        sandbox = Sandbox(memory_mib=settings.worker.memory_mib)
-        catalogue = Catalogue(
-            folders=engine_folders(settings),
-            store=stores.engines,
-            sandbox=sandbox,
-            threads=settings.worker.threads,
-        )
+        catalogue = make_catalogue(settings, stores)
         try:
             catalogue.load()
             catalogue.verify()
@@ -64,7 +81,11 @@ def engines_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
         for record in stores.engines.list():
             good = catalogue.active(record.name) is not None
             failed += not good
-            out.print(f"{record.name} {record.version}: {record.state.value} {record.reason}")
+            out.print(
+                f"{record.name} {record.version}: {record.state.value} {record.reason}".rstrip(),
+                markup=False,
+                soft_wrap=True,
+            )
         if failed:
             raise typer.Exit(1)
 

@@ -19,7 +19,9 @@ from engines.base import open_engine
 from engines.findings import Outcome, Refusal
 from engines.images import InstanceFile
 from engines.package import EnginePackage, load_package
-from engines.verify import verify_package
+from engines.probe import probe
+from engines.release import release_rung
+from engines.verify import Verdict, verify_package
 from node.field_values import read_dataset
 from node.interfaces import (
     DeviceIdentity,
@@ -29,7 +31,13 @@ from node.interfaces import (
     ResultWriter,
     SupersededResult,
 )
-from node.messages import JobAnswer, JobRequest, ResultMessage, VerifyRequest
+from node.messages import (
+    JobAnswer,
+    JobRequest,
+    ReleaseRequest,
+    ResultMessage,
+    VerifyRequest,
+)
 from node.plugins import discover
 
 Progress: TypeAlias = Callable[[str], None]
@@ -85,7 +93,7 @@ def run_job_operation(
     package = load_package(job.engine_folder)
     if package.digest != job.engine_digest:
         raise EngineChangedError(f"{package.name}: the package on disk changed since it was loaded")
-    with open_engine(package, threads=job.threads) as engine:
+    with open_engine(package, threads=job.threads, rung=job.rung, plans=job.plans) as engine:
         stages.forward = lambda: engine.forward_seconds
         stages.enter("inference")
         outcome = engine.run(_instances(job), stages.enter)
@@ -108,7 +116,37 @@ def verify_engine_operation(
     """Run an engine on its golden case (R29)."""
     wanted = VerifyRequest.model_validate(request)
     progress("verifying")
-    verdict = verify_package(load_package(wanted.engine_folder), threads=wanted.threads)
+    return _verdict(verify_package(load_package(wanted.engine_folder), threads=wanted.threads))
+
+
+def release_engine_operation(
+    request: Mapping[str, JsonValue], progress: Progress
+) -> Mapping[str, JsonValue]:
+    """Hold a rung of an engine's ladder against the reference; its plan is built if need be."""
+    wanted = ReleaseRequest.model_validate(request)
+    progress("comparing")
+    package = load_package(wanted.engine_folder)
+    return _verdict(release_rung(package, wanted.rung, threads=wanted.threads, plans=wanted.plans))
+
+
+def probe_operation(
+    request: Mapping[str, JsonValue],  # noqa: ARG001 - nothing is asked
+    progress: Progress,
+) -> Mapping[str, JsonValue]:
+    """Say which devices, driver and libraries this machine has (R27)."""
+    progress("probing")
+    found = probe()
+    return {
+        "gpus": [
+            f"{gpu.name} ({gpu.capability}, {gpu.memory_mib} MiB)" for gpu in found.devices.gpus
+        ],
+        "driver_cuda": found.devices.driver_cuda,
+        "reason": found.devices.reason,
+        "versions": dict(found.versions),
+    }
+
+
+def _verdict(verdict: Verdict) -> Mapping[str, JsonValue]:
     return {
         "passed": verdict.passed,
         "reason": verdict.reason,
@@ -195,7 +233,7 @@ def _context(job: JobRequest, package: EnginePackage, outcome: Outcome) -> Resul
             digest=package.digest,
             intended_use=package.intended_use,
             clinical_use=package.clinical_use,
-            parameters=package.parameters,
+            parameters=_parameters(package, job),
         ),
         outcome=outcome,
         sources=_sources(job, outcome),
@@ -203,6 +241,13 @@ def _context(job: JobRequest, package: EnginePackage, outcome: Outcome) -> Resul
         superseded=tuple(SupersededResult(**item) for item in job.superseded),
         written={},
     )
+
+
+def _parameters(package: EnginePackage, job: JobRequest) -> tuple[tuple[str, str], ...]:
+    """Return what results say of how the engine works, with the runtime that ran it."""
+    if job.rung is None:
+        return package.parameters
+    return (*package.parameters, ("Runtime", str(job.rung)))
 
 
 def _sources(job: JobRequest, outcome: Outcome) -> tuple[Dataset, ...]:

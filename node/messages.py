@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from engines.manifest import RungTable
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,10 +30,16 @@ class InstanceMessage(FileMessage):
 
 
 class JobRequest(_Message):
-    """What the child needs to know of a job. Holds no patient attributes, only ids and paths."""
+    """What the child needs to know of a job. Holds no patient attributes, only ids and paths.
+
+    `rung` is the way to run the engine's model that was released on this node; None: its usual
+    one. `plans` is the folder where plans are kept.
+    """
 
     engine_folder: Path
     engine_digest: str
+    rung: RungTable | None = None
+    plans: Path | None = None
     instances: tuple[InstanceMessage, ...]
     series_instance_uids: tuple[str, ...]
     staging: Path
@@ -71,6 +79,13 @@ class VerifyRequest(_Message):
 
     engine_folder: Path
     threads: int
+
+
+class ReleaseRequest(VerifyRequest):
+    """Which rung of an engine's ladder to hold against the reference."""
+
+    rung: RungTable
+    plans: Path | None
 
 
 class ReadValuesRequest(_Message):

@@ -54,7 +54,9 @@ def _json(value: tuple[str | int | float, ...] | None) -> JsonValue:
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
+    "probe": inference.probe_operation,
     "read_values": read_values_operation,
+    "release_engine": inference.release_engine_operation,
     "run_job": inference.run_job_operation,
     "verify_engine": inference.verify_engine_operation,
 }

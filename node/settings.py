@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from engines.manifest import read_rung
 from node.interfaces import PluginSettings
 from node.strict_toml import TableError, check_table, read_toml
 
@@ -234,6 +235,20 @@ class EnginesSettings(_Section):
         description="Folders with engine packages, beside those that ship; relative to this "
         "file's folder.",
     )
+    ladder: tuple[str, ...] = Field(
+        (),
+        description="Ways to run models, best first, for engines whose package has no ladder: "
+        "runtime, device, precision, such as `tensorrt cuda float16` or `openvino`. The first that "
+        "is here, and agrees with ONNX Runtime on the golden case, is used; the last one is always "
+        "the runtime of the package.",
+    )
+
+    @field_validator("ladder")
+    @classmethod
+    def _is_readable(cls, ladder: tuple[str, ...]) -> tuple[str, ...]:
+        for text in ladder:
+            read_rung(text)
+        return ladder
 
 
 class WorkerSettings(_Section):

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import structlog
 
+from engines.manifest import RungTable
 from engines.package import EnginePackage
 from node.bell import Bell
 from node.breaker import EngineBreaker
@@ -76,10 +77,20 @@ RETRY_POLICIES: Final[Mapping[ErrorClass, RetryPolicy]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledEngine:
-    """An engine package that may take jobs, and where it lies."""
+    """An engine package that may take jobs, where it lies, and how its model is run here."""
 
     package: EnginePackage
     folder: Path
+    rung: RungTable | None = None
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """How long a job may take: as the rung says, or else the package."""
+        soft, hard = self.package.soft_deadline_seconds, self.package.hard_deadline_seconds
+        if self.rung is not None:
+            soft = self.rung.soft_deadline_seconds or soft
+            hard = self.rung.hard_deadline_seconds or hard
+        return Deadlines(soft=soft, hard=hard)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +98,7 @@ class WorkerLimits:
     """What a worker may use, and for how long it owns a job between two signs of life."""
 
     staging: Path
+    plans: Path | None = None
     memory_mib: int
     threads: int
     lease_seconds: float
@@ -188,13 +200,10 @@ class Worker:
         )
 
     def _call(self, leased: LeasedJob, engine: InstalledEngine, request: JobRequest) -> JobAnswer:
-        package = engine.package
         answer = self._sandbox.call(
             "run_job",
             request.model_dump(mode="json"),
-            deadlines=Deadlines(
-                soft=package.soft_deadline_seconds, hard=package.hard_deadline_seconds
-            ),
+            deadlines=engine.deadlines,
             watch=self._watch(leased),
         )
         return JobAnswer.model_validate(answer)
@@ -232,6 +241,8 @@ class Worker:
         return JobRequest(
             engine_folder=engine.folder,
             engine_digest=engine.package.digest,
+            rung=engine.rung,
+            plans=self._limits.plans,
             instances=tuple(self._instance(item) for item in leased.instances),
             series_instance_uids=job.series_instance_uids,
             staging=staging,

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from engines.manifest import read_rung
 from engines.package import shipped_folder
 from node.bell import Bell
 from node.breaker import BreakerLimits, EngineBreaker
@@ -50,6 +51,11 @@ def staging_folder(settings: Settings) -> Path:
     return settings.node.data_dir / "staging"
 
 
+def plans_folder(settings: Settings) -> Path:
+    """Return where plans are kept that were built for the device of this machine."""
+    return settings.node.data_dir / "plans"
+
+
 def make_catalogue(settings: Settings, stores: Stores) -> Catalogue:
     """Build the catalogue of engines; nothing is read or run yet."""
     return Catalogue(
@@ -57,6 +63,8 @@ def make_catalogue(settings: Settings, stores: Stores) -> Catalogue:
         store=stores.engines,
         sandbox=Sandbox(memory_mib=settings.worker.memory_mib),
         threads=settings.worker.threads,
+        ladder=[read_rung(text) for text in settings.engines.ladder],
+        plans=plans_folder(settings),
     )
 
 
@@ -106,6 +114,7 @@ def _limits(settings: Settings) -> WorkerLimits:
     staging.mkdir(parents=True, exist_ok=True)
     return WorkerLimits(
         staging=staging,
+        plans=plans_folder(settings),
         memory_mib=settings.worker.memory_mib,
         threads=settings.worker.threads,
         lease_seconds=settings.worker.lease_seconds,

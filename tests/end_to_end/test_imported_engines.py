@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         import_model(SHARED / "models" / model, answers, folder / "engines" / name)
     pacs = StandInPacs(folder / "pacs", ae_title="PACS", host="127.0.0.1", port=0)
     pacs.start()
-    extra = f'[engines]\nfolders = ["{folder / "engines"}"]\n'
+    extra = f'[engines]\nfolders = ["{folder / "engines"}"]\nladder = ["openvino"]\n'
     with NodeProcess(
         folder=folder / "node", pacs_port=pacs.port, rules=RULES, extra=extra
     ) as process:
@@ -91,6 +91,8 @@ def test_a_chest_ct_comes_back_with_its_lungs(site: Site) -> None:
         "AI lung-unet-ct measurements (unverified)",
         "AI lung-unet-ct report (unverified)",
     }
+    measured = results["AI lung-unet-ct measurements (unverified)"]
+    assert "Runtime=openvino cpu float32" in sentences(measured)
     (segment,) = results["AI lung-unet-ct segmentation (unverified)"].SegmentSequence
     assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "39607008"
 

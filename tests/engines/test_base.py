@@ -44,9 +44,9 @@ def test_every_task_has_strict_settings_and_every_runtime_says_whether_it_is_the
 
 
 def test_an_unknown_task_or_runtime_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(PackageError, match=r"'cooking' is not one of \[.*'segmentation'\]"):
+    with pytest.raises(PackageError, match=r"'cooking' is not one of \[.*'segmentation'.*\]"):
         find_task("cooking")
-    with pytest.raises(PackageError, match=r"'abacus' is not one of \['onnxruntime', .*\]"):
+    with pytest.raises(PackageError, match=r"'abacus' is not one of \[.*'onnxruntime'.*\]"):
         find_runtime("abacus")
 
 

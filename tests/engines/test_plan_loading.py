@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engines.build import build_plan, make_order
-from engines.devices import Gpu, find_devices
+from engines.devices import Gpu
 from engines.errors import (
     DeviceMissingError,
     ModelInvalidError,
@@ -28,6 +28,7 @@ from engines.plan_loading import (
 from engines.runtimes.tensorrt import find_library
 from engines.tensorrt_api import Library
 from tests.engines.nets import small_net
+from tests.no_device import without_a_device
 
 SHAPES = {"x": ShapeTable(min=(1, 1, 8, 8), opt=(2, 1, 8, 8), max=(4, 1, 8, 8))}
 INPUTS = (InputProfile(name="x", type="FLOAT", min=(1, 8), opt=(2, 8), max=(4, 8)),)
@@ -44,7 +45,7 @@ def plan(library: Library) -> bytes:
     return build_plan(library, order).plan
 
 
-@pytest.mark.skipif(bool(find_devices().gpus), reason="NOT RUN: this machine has a device")
+@without_a_device
 def test_a_sound_plan_without_a_device_is_a_missing_device(library: Library, plan: bytes) -> None:
     with pytest.raises(DeviceMissingError, match=r"no NVIDIA driver.*tensorrt_rtx: .*CUDA"):
         open_plan(library, plan)

@@ -17,6 +17,7 @@ from engines.runtimes.openvino import OpenVino
 from engines.tasks.classification import ImageClassification
 from engines.tasks.segmentation import Segmentation
 from tests.engines.test_importing import LUNG, threshold_model
+from tests.no_device import without_a_device
 
 OPENVINO = RungTable(runtime="openvino")
 
@@ -45,7 +46,11 @@ def test_the_reference_agrees_with_itself(lungs: EnginePackage) -> None:
 @pytest.mark.parametrize(
     ("rung", "reason"),
     [
-        ("tensorrt cuda float16", "DeviceMissingError: tensorrt: there is no NVIDIA driver"),
+        pytest.param(
+            "tensorrt cuda float16",
+            "DeviceMissingError: tensorrt: there is no NVIDIA driver",
+            marks=without_a_device,
+        ),
         ("onnxruntime cuda", "UnavailableError: onnxruntime: this ONNX Runtime has no CUDA"),
         ("openvino float16", "UnavailableError: openvino: runs in float32, not in float16"),
         ("tensorrt cpu", "UnavailableError: tensorrt: runs on cuda, not on cpu"),

@@ -15,6 +15,7 @@ from node.settings import load_settings
 from node.stores import open_stores, prepare
 from storage.records import Routing
 from tests.factories import make_ct_series
+from tests.no_device import without_a_device
 from tests.node.listeners.receiving import data_set_bytes
 from tests.node.taking_in import TakingIn
 
@@ -164,6 +165,24 @@ def test_golden_cases_of_shipped_engines_pass_here(site: Path) -> None:
     verified = wetread(site, "engines", "verify")
     assert verified.exit_code == 0
     assert "active" in verified.output
+
+
+@without_a_device
+def test_engines_are_listed_with_the_ways_to_run_them_and_why_one_cannot_be_used(
+    site: Path,
+) -> None:
+    file = site / "wetread.toml"
+    text = file.read_text()
+    file.write_text(f'{text}\n[engines]\nladder = ["tensorrt cuda float16", "openvino"]\n')
+    words = " ".join(wetread(site, "engines", "list").output.replace("│", " ").split())
+    assert "tensorrt" in words
+    assert "not here" in words
+    verified = wetread(site, "engines", "verify")
+    assert "active runs on openvino cpu float32; not on tensorrt cuda float16" in verified.output
+    assert "there is no NVIDIA driver" in verified.output
+    devices = CliRunner().invoke(app, ["engines", "devices"]).output
+    assert "there is no NVIDIA driver" in devices
+    assert "onnxruntime 1." in devices
 
 
 def test_files_are_sent_and_refusals_end_with_status_1(tmp_path: Path) -> None:

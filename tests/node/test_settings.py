@@ -74,6 +74,13 @@ def refusal(file: Path, text: str) -> str:
         (DOOR + "[worker]\nprocesses = 1.0", "worker.processes: must be a whole number"),
         (DOOR + "[worker]\nprocesses = true", "worker.processes: must be a whole number"),
         (DOOR + "[worker]\nprocesses = 0", "worker.processes: must be greater than 0"),
+        (
+            DOOR + "[engines]\nladder = ['openvino fast']",
+            "engines.ladder: fast is neither",
+        ),
+        (DOOR + "[engines]\nladder = ['Open VINO']", "engines.ladder: VINO is neither a device"),
+        (DOOR + "[engines]\nladder = ['OpenVINO']", "engines.ladder: OpenVINO is no name of a"),
+        (DOOR + "[engines]\nladder = ['']", "engines.ladder: a rung begins with the name of a"),
         (DOOR + "[completion]\nquiet_seconds = '30'", "completion.quiet_seconds: must be a number"),
         (DOOR + "[completion]\nquiet_seconds = inf", "completion.quiet_seconds: must be a finite"),
         (DOOR + "[[completion.quiet]]\nmodality = 'CT'", "completion.quiet[0].seconds: is missing"),
