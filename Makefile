@@ -70,6 +70,10 @@ bench-ingest: $(TEST_STAMP) ## C-STORE ingest beside dcmtk, Orthanc and pynetdic
 bench-reading: $(TEST_STAMP) ## time what reading a CT series back as a volume costs, beside pydicom and SimpleITK
 	PYTHONPATH=. $(BIN)/python deploy/bench/reading.py $(BENCH)
 
+.PHONY: bench-engines
+bench-engines: $(TEST_STAMP) ## time what a window and a study cost on each inference runtime that is here
+	$(BIN)/python deploy/bench/engines.py $(BENCH)
+
 .PHONY: faults
 faults: $(TEST_STAMP) ## 200 kill -9, and faults of disk and database, under load (FAULTS="--kills 20 --seed 1")
 	$(BIN)/python -m tests.end_to_end.faults $(FAULTS)

@@ -78,10 +78,10 @@ def main(find_library: Callable[[str], Library]) -> None:
 
 def _settle() -> None:
     """Begin anew without random addresses, where the system allows it."""
-    libc = ctypes.CDLL(None)
-    now = libc.personality(ctypes.c_ulong(ASK))
-    if now >= 0 and not now & ADDR_NO_RANDOMIZE:
-        libc.personality(ctypes.c_ulong(now | ADDR_NO_RANDOMIZE))
+    personality = getattr(ctypes.CDLL(None), "personality", None)
+    now = -1 if personality is None else int(personality(ctypes.c_ulong(ASK)))
+    if personality is not None and now >= 0:
+        personality(ctypes.c_ulong(now | ADDR_NO_RANDOMIZE))
     module = sys.modules["__main__"].__spec__
     name = module.name if module else ""
     os.execv(sys.executable, [sys.executable, "-m", name, SETTLED])  # noqa: S606 - ourselves again

@@ -135,12 +135,14 @@ class Catalogue:
     def _choose(self, engine: InstalledEngine) -> tuple[bool, str]:
         """Take the first rung of the ladder that is released; say which ones are not, and why."""
         refused: list[str] = []
-        for rung in ladder_of(engine.package, self._ladder):
+        ladder = ladder_of(engine.package, self._ladder)
+        for rung in ladder:
             released, reason = self._released(engine, rung)
             if released:
                 self._installed[engine.package.name] = replace(engine, rung=rung)
-                chosen = f"runs on {rung}; " if refused else ""
-                return True, (chosen + "; ".join(refused))[:LONGEST_REASON]
+                usual = rung == ladder[-1] and not refused
+                told = [] if usual else [f"runs on {rung}", *refused]
+                return True, "; ".join(told)[:LONGEST_REASON]
             refused.append(f"not on {rung}: {reason}")
         return False, "; ".join(refused)[:LONGEST_REASON]
 

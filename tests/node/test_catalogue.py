@@ -125,6 +125,7 @@ def test_a_slower_rung_declares_its_own_deadline(site: Site) -> None:
     engine = site.catalogue(OPENVINO).active(NAME)
     assert engine is not None
     assert (engine.deadlines.soft, engine.deadlines.hard) == (7.0, 9.0)
+    assert site.row().reason == "runs on openvino cpu float32"
     engine = site.catalogue().active(NAME)
     assert engine is not None
     assert (engine.deadlines.soft, engine.deadlines.hard) == (180.0, 900.0)
