@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
-from functools import partial
 from typing import Final
 
 import structlog
@@ -20,33 +19,25 @@ from node.bell import Bell
 from node.clock import Clock, system_clock
 from node.dispatch import Dispatcher, DispatchLimits
 from node.doors import accepted_transfer_syntaxes, build_listeners, build_targets
-from node.ingest import IngestLimits, OwnDevice, StudyIngest, tell
 from node.interfaces import DeliveryTarget, Listener, PluginSettings
 from node.planning import read_rules
-from node.quotas import Quotas, Watermarks
+from node.reception import Reception
 from node.reconcile import Reconciliation
 from node.retaining import policy_of, sweep
 from node.sandbox import Sandbox
 from node.scheduler import Scheduler, Sweep
-from node.settings import Settings, quiet_seconds_for
+from node.settings import Settings
 from node.stores import open_retention, open_stores, prepare
 from node.workshop import (
-    MANUFACTURER,
-    MODEL,
     make_catalogue,
     make_pool,
     software_version,
     staging_folder,
 )
-from storage.duplicates import same_bytes
-from storage.indexing import Indexer
 from storage.overdue import OverdueLimits, OverdueStore
-from storage.pack_keeper import PackKeeper
 from storage.records import StorageError
 
 HEADER_MEMORY_MIB: Final = 2048
-FLUSH_SECONDS: Final = 0.5
-SETTLE_SECONDS: Final = 5.0
 FULL: Final = "full up to the reserve: associations are rejected, C-STORE is answered 0xA700"
 QUOTA_SECONDS: Final = 1.0
 ROOM_SECONDS: Final = 30.0
@@ -90,20 +81,14 @@ class Node:
         self.stores = open_stores(self.settings, self._clock)
         self._closers.callback(self.stores.database.close)
         self._load_engines_and_rules()
-        indexer = Indexer(
-            self.stores.database,
-            self._clock,
-            owner=self.settings.node.name,
-            same_bytes=partial(same_bytes, self.stores.packs),
-            tell=tell,
-        )
-        ingest = self._build_ingest(indexer)
-        self._reconcile(indexer)
-        self._start_keeping(indexer)
+        self.reception = Reception(self.settings, self.stores, self._clock)
+        self._reconcile()
+        self.reception.start()
+        self._closers.callback(self.reception.stop)
         self._start_dispatchers()
-        self._start_sweeps(ingest)
+        self._start_sweeps()
         self._start_workers()
-        self._start_listeners(ingest)
+        self._start_listeners()
         self._start_admin()
         log.info("node.started", node=self.settings.node.name)
 
@@ -122,38 +107,7 @@ class Node:
         )
         self.stores.rules.save(path.read_text(encoding="utf-8"), by="start-up")
 
-    def _build_ingest(self, indexer: Indexer) -> StudyIngest:
-        storage = self.settings.storage
-        return StudyIngest(
-            packs=self.stores.packs,
-            indexer=indexer,
-            expectations=self.stores.expectations,
-            quiet_time=lambda modality, ae: quiet_seconds_for(self.settings, modality, ae),
-            limits=IngestLimits(
-                max_object_bytes=storage.max_object_mib << 20,
-                behind_bytes=storage.behind_mib << 20,
-            ),
-            quotas=self._build_quotas(),
-            own_device=OwnDevice(manufacturer=MANUFACTURER, model=MODEL),
-            clock=self._clock,
-        )
-
-    def _build_quotas(self) -> Quotas:
-        storage, packs = self.settings.storage, self.stores.packs
-        self._quotas = Quotas(
-            Watermarks(
-                reserve_bytes=storage.reserve_mib << 20,
-                resume_bytes=max(storage.resume_mib, storage.reserve_mib) << 20,
-                urgent_bytes=max(storage.urgent_mib, storage.reserve_mib) << 20,
-                quota_bytes=storage.quota_mib << 20,
-            ),
-            free_bytes=packs.free_bytes,
-            waiting=self.stores.waiting.bytes_by_source,
-        )
-        self._quotas.refresh()
-        return self._quotas
-
-    def _reconcile(self, indexer: Indexer) -> None:
+    def _reconcile(self) -> None:
         staging = staging_folder(self.settings)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -162,27 +116,10 @@ class Node:
             objects=self.stores.objects,
             studies=self.stores.studies,
             associations=self.stores.associations,
-            indexer=indexer,
+            indexer=self.reception.indexer,
             events=self.stores.events,
             clock=self._clock,
         ).run()
-
-    def _start_keeping(self, indexer: Indexer) -> None:
-        """Start what writes rows behind the packs, and what keeps packs ready."""
-        packs, storage = self.stores.packs, self.settings.storage
-        self._closers.callback(packs.close)
-        room = (storage.reserve_mib + storage.pack_mib) << 20
-        keeper = PackKeeper(
-            packs,
-            spares=storage.spare_packs,
-            flush_seconds=None if storage.durability == "sync" else FLUSH_SECONDS,
-            room=lambda: packs.free_bytes() > room,
-            tell=lambda reason: log.error("packs.not_kept", reason=reason),
-        )
-        keeper.start()
-        self._closers.callback(keeper.stop)
-        indexer.start()
-        self._closers.callback(indexer.stop)
 
     def _start_dispatchers(self) -> None:
         targets = build_targets(self.settings)
@@ -214,7 +151,7 @@ class Node:
             results=self._results,
         )
 
-    def _start_sweeps(self, ingest: StudyIngest) -> None:
+    def _start_sweeps(self) -> None:
         seconds = max(self.settings.completion.sweep_seconds, LEAST_SWEEP_SECONDS)
         scheduler = Scheduler(
             (
@@ -223,12 +160,12 @@ class Node:
                     self.stores,
                     self._header_sandbox,
                     self._clock,
-                    settled=lambda: ingest.settle(SETTLE_SECONDS),
+                    settled=self.reception.settle,
                     routed=self._work.ring,
                 ),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
                 *self._retention_sweeps(),
-                Sweep(name="quotas", seconds=QUOTA_SECONDS, run=self._quotas.refresh),
+                Sweep(name="quotas", seconds=QUOTA_SECONDS, run=self.reception.quotas.refresh),
                 Sweep(
                     name="overdue",
                     seconds=self.settings.alerts.sweep_seconds,
@@ -286,8 +223,8 @@ class Node:
         self.pool.start()
         self._closers.callback(self.pool.stop)
 
-    def _start_listeners(self, ingest: StudyIngest) -> None:
-        for listener in build_listeners(self.settings, ingest):
+    def _start_listeners(self) -> None:
+        for listener in build_listeners(self.settings, self.reception.ingest):
             listener.start()
             self.listeners.append(listener)
             self._closers.callback(listener.stop)
@@ -343,7 +280,7 @@ class Node:
             self.stores.jobs.counts()
         except StorageError as error:
             database = f"not available: {type(error).__name__}"
-        low = self._quotas.full
+        low = self.reception.quotas.full
         return {
             "database": database,
             "disk": FULL if low else "",

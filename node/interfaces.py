@@ -22,6 +22,9 @@ from node.expectation import Expectation
 IMPLEMENTATION_CLASS_UID: Final = "2.25.277203056423785426668413923478628396765"
 IMPLEMENTATION_VERSION_NAME: Final = "WETREAD_0_1"
 """How this software names itself on the wire and in files (PS3.7 D.3.3.2, PS3.10 7.1)."""
+MANUFACTURER: Final = "wetread"
+MODEL: Final = "wetread"
+"""How it names itself as the maker of result objects (PS3.3 C.7.5.1)."""
 
 
 class PluginSettings(BaseModel):

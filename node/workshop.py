@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 from engines.manifest import read_rung
 from engines.package import shipped_folder
@@ -14,15 +13,12 @@ from node.bell import Bell
 from node.breaker import BreakerLimits, EngineBreaker
 from node.catalogue import Catalogue
 from node.clock import Clock, system_clock
-from node.interfaces import DeviceIdentity
+from node.interfaces import MANUFACTURER, MODEL, DeviceIdentity
 from node.pool import WorkerPool
 from node.sandbox import Sandbox
 from node.settings import Settings
 from node.stores import Stores
 from node.worker import Worker, WorkerLimits
-
-MANUFACTURER: Final = "wetread"
-MODEL: Final = "wetread"
 
 
 def software_version() -> str:
