@@ -109,7 +109,7 @@ class Reconciliation:
         there, going = self._packs.names(), self._indexer.going()
         missing = [
             (name, end)
-            for name, end in sorted(self._indexer.indexed_through().items())
+            for name, end in sorted(self._indexer.indexed_through(own=True).items())
             if there.get(name, 0) < end and name not in going
         ]
         for name, end in missing:

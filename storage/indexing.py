@@ -182,10 +182,11 @@ class Indexer:
             self._write(lot)
         return count
 
-    def indexed_through(self) -> dict[str, int]:
-        """Return up to where each pack has rows."""
+    def indexed_through(self, *, own: bool = False) -> dict[str, int]:
+        """Return up to where each pack has rows; with `own` only those of this owner."""
+        query = select(Pack.name, Pack.indexed_through)
         with self._database.reading() as session:
-            rows = session.execute(select(Pack.name, Pack.indexed_through))
+            rows = session.execute(query.where(Pack.owner == self._owner) if own else query)
             return {name: end for name, end in rows}  # noqa: C416 - rows are not tuples to mypy
 
     def going(self) -> frozenset[str]:

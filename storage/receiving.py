@@ -76,6 +76,9 @@ class _Batch:
     receipts: list[tuple[Any, ...]] = field(default_factory=list)
     returned: list[dict[str, Any]] = field(default_factory=list)
 
+    def is_own_result(self, new: NewInstance) -> bool:
+        return new.own_result or new.sop_instance_uid in self.own
+
 
 @dataclass(slots=True)
 class _Quiet:
@@ -88,6 +91,7 @@ class _Quiet:
 def receive(session: Session, arrivals: Sequence[Arrival]) -> list[Recorded]:
     """Index instances in the order they came, with their receipts, within one transaction."""
     batch = _look_up(session, arrivals)
+    _begin_studies(session, batch, arrivals)
     recorded = [_receive_one(session, batch, arrival) for arrival in arrivals]
     for study in batch.studies.values():
         _move_quiet_time(study, batch.quiet.get(study.id))
@@ -101,15 +105,24 @@ def receive(session: Session, arrivals: Sequence[Arrival]) -> list[Recorded]:
     return recorded
 
 
+def _begin_studies(session: Session, batch: _Batch, arrivals: Sequence[Arrival]) -> None:
+    """Make the studies that are new, in one order, so that no two writers wait in a circle."""
+    new = {
+        arrival.new.study_instance_uid: arrival
+        for arrival in reversed(arrivals)  # the first that came of a study stands
+        if arrival.new.study_instance_uid not in batch.studies
+        and not batch.is_own_result(arrival.new)
+    }
+    for uid, arrival in sorted(new.items(), key=lambda item: item[0]):
+        batch.studies[uid] = _new_study(session, arrival)
+
+
 def _receive_one(session: Session, batch: _Batch, arrival: Arrival) -> Recorded:
     new = arrival.new
-    own = batch.own.get(new.sop_instance_uid)
-    if own is not None or new.own_result:
+    if batch.is_own_result(new):
+        own = batch.own.get(new.sop_instance_uid)
         return _receipt(session, batch, arrival, own, ReceiptOutcome.OWN_RESULT)
-    study = batch.studies.get(new.study_instance_uid)
-    if study is None:
-        study = _new_study(session, arrival)
-        batch.studies[new.study_instance_uid] = study
+    study = batch.studies[new.study_instance_uid]
     series_id = _series(session, batch, new, study.id)
     known = batch.known.setdefault((series_id, new.sop_instance_uid), {})
     if new.digest in known:
