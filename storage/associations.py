@@ -16,8 +16,8 @@ from storage.states import ASSOCIATION_TRANSITIONS, AssociationState, check_tran
 class AssociationStore:
     """Keeps associations, so that an open one holds its studies open (R2).
 
-    `owner` is the node that accepts them, by its name: where several share a database, each ends
-    only its own after a crash.
+    `owner` is the process of a node that accepts them, by its name: where several share a database,
+    each ends only its own after a crash.
     """
 
     def __init__(self, database: Database, clock: Clock, *, owner: str = "") -> None:
@@ -58,7 +58,7 @@ class AssociationStore:
             )
 
     def abandon_open(self) -> int:
-        """End the associations that an earlier process of this node left open; return how many."""
+        """End the associations that this owner left open; return how many."""
         with self._database.transaction() as session:
             ids = session.scalars(
                 update(Association)

@@ -65,3 +65,12 @@ def punch_holes(descriptor: int, holes: Iterable[tuple[int, int]]) -> bool:
             raise OSError(number, os.strerror(number))
     os.fdatasync(descriptor)
     return True
+
+
+def behind(pieces: list[bytes | memoryview], done: int) -> list[bytes | memoryview]:
+    """Return what is left of some pieces when their first bytes are written."""
+    for index, piece in enumerate(pieces):
+        if done < len(piece):
+            return [memoryview(piece)[done:], *pieces[index + 1 :]]
+        done -= len(piece)
+    return []

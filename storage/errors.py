@@ -23,6 +23,10 @@ class LeaseLostError(StorageError):
     """The job or delivery was taken over by another owner; this owner's outcome is dropped."""
 
 
+class InUseError(StorageError):
+    """Another process writes in this node's folder of packs."""
+
+
 class SchemaError(StorageError):
     """The database's schema is not the one this version needs; the message says what to run."""
 

@@ -70,7 +70,7 @@ class Association(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     token: Mapped[str] = mapped_column(Name(32), unique=True)  # its name before it has an id
-    owner: Mapped[str] = mapped_column(Name(16))  # the node that accepted it
+    owner: Mapped[str] = mapped_column(Name(32))  # the process of a node that accepted it
     listener: Mapped[str] = mapped_column(Line(32))
     calling_ae: Mapped[str] = mapped_column(Line(64))
     called_ae: Mapped[str] = mapped_column(Line(64))
@@ -87,7 +87,7 @@ class Pack(Base):
     __tablename__ = "pack"
 
     name: Mapped[str] = mapped_column(Name(32), primary_key=True)
-    owner: Mapped[str] = mapped_column(Name(16))  # the node that writes it
+    owner: Mapped[str] = mapped_column(Name(32))  # the process of a node that writes it
     indexed_through: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     tidied_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # bytes without a row went

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from storage.disk import claim, resource_error, sync_folder
+from storage.disk import behind, claim, resource_error, sync_folder
+from storage.pack_folders import numbered_folders, pack_name, packs_in, whereabouts
 from storage.pack_format import (
     CHUNK,
     FIRST,
@@ -140,7 +141,7 @@ class Pack:
         try:
             done = os.pwritev(self.descriptor, pieces, self._position)
             while done < want:
-                pieces = _behind(pieces, done)
+                pieces = behind(pieces, done)
                 self._position += done
                 want -= done
                 done = os.pwritev(self.descriptor, pieces, self._position)
@@ -161,10 +162,21 @@ class Pack:
 
 
 class PackStore:
-    """The packs in one folder. `durable` False: a record is synced later, by `flush`."""
+    """The packs in one folder. `durable` False: a record is synced later, by `flush`.
 
-    def __init__(self, folder: Path, *, pack_bytes: int = 64 << 20, durable: bool = True) -> None:
+    What is read may lie in the folder of another process below `root`; what is written never does.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        root: Path | None = None,
+        pack_bytes: int = 64 << 20,
+        durable: bool = True,
+    ) -> None:
         self.folder = folder
+        self._root = root or folder
         self.pack_bytes = pack_bytes
         self._durable = durable
         self._lock = threading.Lock()
@@ -287,8 +299,8 @@ class PackStore:
         return self.path_of(location.pack)
 
     def path_of(self, name: str) -> Path:
-        """Return the file of a pack."""
-        return self.folder / f"{_name(name)}{SUFFIX}"
+        """Return the file of a pack, whichever process of the node wrote it."""
+        return whereabouts(f"{pack_name(name)}{SUFFIX}", self.folder, self._root)
 
     def read(self, location: Location) -> bytes:
         """Return the DICOM file of an instance.
@@ -307,11 +319,13 @@ class PackStore:
 
     def names(self) -> dict[str, int]:
         """Return the packs that are there, with their length in bytes."""
-        found = {}
-        for item in os.scandir(self.folder):
-            if item.name.endswith(SUFFIX):
-                with contextlib.suppress(FileNotFoundError):
-                    found[item.name.removesuffix(SUFFIX)] = item.stat().st_size
+        return packs_in(self.folder, SUFFIX)
+
+    def names_of_all(self) -> dict[str, int]:
+        """Return those that other processes of the node write too."""
+        found = self.names()
+        for _, folder in numbered_folders(self._root):
+            found |= packs_in(folder, SUFFIX)
         return found
 
     def records(self, name: str, start: int = 0) -> Iterator[PackRecord]:
@@ -381,19 +395,3 @@ def _write_zeros(path: Path, name: str, length: int, keep_going: threading.Event
         os.pwrite(file.fileno(), MAGIC + uuid.UUID(name).bytes, 0)
         os.fsync(file.fileno())
     return True
-
-
-def _name(text: str) -> str:
-    """Return a pack's name if it is one: it becomes part of a path."""
-    if len(text) != 32 or not set(text) <= set("0123456789abcdef"):  # noqa: PLR2004 - a UUID
-        raise ValueError("a pack is named by 32 lower-case hexadecimal digits")
-    return text
-
-
-def _behind(pieces: list[bytes | memoryview], done: int) -> list[bytes | memoryview]:
-    """Return what is left of some pieces when their first bytes are written."""
-    for index, piece in enumerate(pieces):
-        if done < len(piece):
-            return [memoryview(piece)[done:], *pieces[index + 1 :]]
-        done -= len(piece)
-    return []

@@ -144,7 +144,7 @@ class Retention:
 
     def _going(self) -> list[str]:
         """Return packs that go as a whole: those begun with, and those nobody wants bytes of."""
-        here = self._packs.names()
+        here = self._packs.names_of_all()
         with self._database.reading() as session:
             begun = session.scalars(select(Pack.name).where(Pack.removed_at.is_not(None))).all()
             unwanted = [

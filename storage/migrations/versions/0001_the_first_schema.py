@@ -103,7 +103,7 @@ def upgrade() -> None:
         "association",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("token", sa.String(length=32), nullable=False),
-        sa.Column("owner", sa.String(length=16), nullable=False),
+        sa.Column("owner", sa.String(length=32), nullable=False),
         sa.Column("listener", sa.String(length=32), nullable=False),
         sa.Column("calling_ae", sa.String(length=64), nullable=False),
         sa.Column("called_ae", sa.String(length=64), nullable=False),
@@ -122,7 +122,7 @@ def upgrade() -> None:
     op.create_table(
         "pack",
         sa.Column("name", sa.String(length=32), nullable=False),
-        sa.Column("owner", sa.String(length=16), nullable=False),
+        sa.Column("owner", sa.String(length=32), nullable=False),
         sa.Column("indexed_through", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_pack"),
