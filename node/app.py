@@ -6,8 +6,9 @@ Nothing knows this module but the command line.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -18,10 +19,17 @@ from node.assembly import completion_sweeps
 from node.bell import Bell
 from node.clock import Clock, system_clock
 from node.dispatch import Dispatcher, DispatchLimits
-from node.doors import accepted_transfer_syntaxes, build_listeners, build_targets
-from node.interfaces import DeliveryTarget, Listener, PluginSettings
+from node.doors import (
+    WayIn,
+    accepted_transfer_syntaxes,
+    build_targets,
+    check_listeners,
+    processes_of,
+)
+from node.interfaces import DeliveryTarget, PluginSettings, SharedListener
+from node.listener_processes import ListenerProcesses
 from node.planning import read_rules
-from node.reception import Reception
+from node.reception import Reception, claim, reconcile_process
 from node.reconcile import Reconciliation
 from node.retaining import policy_of, sweep
 from node.sandbox import Sandbox
@@ -35,6 +43,7 @@ from node.workshop import (
     staging_folder,
 )
 from storage.overdue import OverdueLimits, OverdueStore
+from storage.pack_folders import numbered_folders
 from storage.records import StorageError
 
 HEADER_MEMORY_MIB: Final = 2048
@@ -44,11 +53,13 @@ ROOM_SECONDS: Final = 30.0
 LEAST_SWEEP_SECONDS: Final = 1.0
 """Between two looks for what happens seldom: leases that ran out, destinations that are back."""
 
+V = TypeVar("V")
+
 log = structlog.get_logger()
 
 
 class Node:
-    """A complete node in one process: listeners, sweeps, workers, dispatchers, admin page."""
+    """A complete node: listeners, sweeps, workers, dispatchers, admin page."""
 
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
         self.settings = settings
@@ -56,7 +67,8 @@ class Node:
         self._closers = ExitStack()
         self._work = Bell()  # rings when there may be jobs
         self._results = Bell()  # rings when there may be deliveries
-        self.listeners: list[Listener[PluginSettings]] = []
+        self.listeners: list[WayIn] = []
+        self._shared: list[ListenerProcesses] = []
         self.admin: AdminServer | None = None
 
     def start(self) -> None:
@@ -77,11 +89,19 @@ class Node:
         self._closers.close()
 
     def _start(self) -> None:
+        self._doors = check_listeners(self.settings)
         prepare(self.settings)
         self.stores = open_stores(self.settings, self._clock)
         self._closers.callback(self.stores.database.close)
         self._load_engines_and_rules()
-        self.reception = Reception(self.settings, self.stores, self._clock)
+        self._closers.enter_context(claim(self.stores))
+        own = any(processes_of(*door) == 1 for door in self._doors)
+        self.reception = Reception(
+            self.settings,
+            self.stores,
+            self._clock,
+            spares=self.settings.storage.spare_packs if own else 0,
+        )
         self._reconcile()
         self.reception.start()
         self._closers.callback(self.reception.stop)
@@ -120,6 +140,8 @@ class Node:
             events=self.stores.events,
             clock=self._clock,
         ).run()
+        for process, _ in numbered_folders(self.stores.packs.folder):
+            reconcile_process(process, self.settings, self.stores, self._clock)
 
     def _start_dispatchers(self) -> None:
         targets = build_targets(self.settings)
@@ -160,7 +182,7 @@ class Node:
                     self.stores,
                     self._header_sandbox,
                     self._clock,
-                    settled=self.reception.settle,
+                    settled=self._settled,
                     routed=self._work.ring,
                 ),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
@@ -224,12 +246,36 @@ class Node:
         self._closers.callback(self.pool.stop)
 
     def _start_listeners(self) -> None:
-        for listener in build_listeners(self.settings, self.reception.ingest):
-            listener.start()
-            self.listeners.append(listener)
-            self._closers.callback(listener.stop)
-            log.info("listener.started", listener=listener.name, address=listener.address())
+        for kind, checked in self._doors:
+            listener = kind(checked, self.reception.ingest)
+            processes = processes_of(kind, checked)
+            if processes > 1 and isinstance(listener, SharedListener):
+                self._start_shared(listener, processes)
+            else:
+                self._start_listener(listener)
         log.info("transfer_syntaxes.accepted", **accepted_transfer_syntaxes())
+
+    def _start_shared(self, listener: SharedListener[PluginSettings], processes: int) -> None:
+        shared = ListenerProcesses(
+            listener,
+            self.settings,
+            processes,
+            replay=lambda process: reconcile_process(
+                process, self.settings, self.stores, self._clock
+            ),
+        )
+        self._shared.append(shared)  # from now on nothing is settled before they say so
+        self._start_listener(shared)
+
+    def _start_listener(self, listener: WayIn) -> None:
+        listener.start()
+        self.listeners.append(listener)
+        self._closers.callback(listener.stop)
+        log.info("listener.started", listener=listener.name, address=listener.address())
+
+    def _settled(self) -> bool:
+        """Say whether all that any process of this node acknowledged is durable and indexed."""
+        return self.reception.settle() and all(shared.settle() for shared in self._shared)
 
     def _start_admin(self) -> None:
         if not self.settings.admin.enabled:
@@ -257,6 +303,7 @@ class Node:
             version=software_version(),
             clock=self._clock,
             readiness=self.readiness,
+            restarts=lambda: _merged(shared.restarts() for shared in self._shared),
             live=lambda: True,
             settings=SettingsSummary(
                 listeners=tuple(
@@ -285,4 +332,9 @@ class Node:
             "database": database,
             "disk": FULL if low else "",
             "engines": "" if self.pool.ready() else "golden cases are being verified",
+            **_merged(shared.readiness() for shared in self._shared),
         }
+
+
+def _merged(found: Iterable[Mapping[str, V]]) -> dict[str, V]:
+    return {name: value for each in found for name, value in each.items()}

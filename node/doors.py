@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import node.delivery
 import node.listeners
 from engines.decoding import has_decoder
-from node.interfaces import DeliveryTarget, Ingest, Listener, PluginSettings
+from node.interfaces import (
+    DeliveryTarget,
+    Listener,
+    PluginSettings,
+    SharedListener,
+)
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
 from node.plugins import discover
 from node.settings import Settings, SettingsError, validate_plugin_table
@@ -17,6 +24,27 @@ def accepted_transfer_syntaxes() -> dict[str, list[str]]:
     for uid in TRANSFER_SYNTAXES:
         found["decoded" if has_decoder(uid) else "kept_only"].append(uid)
     return found
+
+
+class WayIn(Protocol):
+    """A listener, or several processes that share one: what a node starts and stops."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        ...
+
+    def start(self) -> None:
+        """Open the door. Returns when instances can arrive."""
+        ...
+
+    def stop(self) -> None:
+        """Close the door, finishing what is in flight within a grace time."""
+        ...
+
+    def address(self) -> str:
+        """Say where the door is, for people."""
+        ...
 
 
 def build_targets(settings: Settings) -> dict[str, DeliveryTarget[PluginSettings]]:
@@ -38,15 +66,6 @@ def build_targets(settings: Settings) -> dict[str, DeliveryTarget[PluginSettings
     return targets
 
 
-def build_listeners(settings: Settings, ingest: Ingest) -> list[Listener[PluginSettings]]:
-    """Build every configured listener.
-
-    Raises:
-        SettingsError: naming the key path.
-    """
-    return [kind(checked, ingest) for kind, checked in check_listeners(settings)]
-
-
 def check_listeners(
     settings: Settings,
 ) -> list[tuple[type[Listener[PluginSettings]], PluginSettings]]:
@@ -62,5 +81,16 @@ def check_listeners(
             raise SettingsError(f"listeners.{name}: is not one of {sorted(kinds)}")
         kind: type[Listener[PluginSettings]] = kinds[name]
         path = f"listeners.{name}"
-        checked.append((kind, validate_plugin_table(table, kind.settings_type, path)))
+        valid = validate_plugin_table(table, kind.settings_type, path)
+        if processes_of(kind, valid) > 1 and settings.database.url.startswith("sqlite"):
+            raise SettingsError(
+                f"{path}.processes: several processes need PostgreSQL (database.url); SQLite has "
+                "one writer, so the node's own process is the only one that may listen"
+            )
+        checked.append((kind, valid))
     return checked
+
+
+def processes_of(kind: type[Listener[PluginSettings]], settings: PluginSettings) -> int:
+    """Return how many processes a listener runs in; 1: the node's own."""
+    return kind.processes(settings) if issubclass(kind, SharedListener) else 1

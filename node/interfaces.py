@@ -216,6 +216,27 @@ class Listener(ABC, Generic[SettingsT]):
         """Say where the door is, for people: `dicom://WETREAD@127.0.0.1:11112`."""
 
 
+class SharedListener(Listener[SettingsT]):
+    """A way in that several processes can share, where the database is PostgreSQL."""
+
+    @classmethod
+    @abstractmethod
+    def processes(cls, settings: SettingsT) -> int:
+        """Return how many processes are asked for; 1: the node's own."""
+
+    @abstractmethod
+    def bind(self) -> tuple[int, ...]:
+        """In the node, instead of `start`: open the door; return what processes inherit."""
+
+    @abstractmethod
+    def inherit(self, descriptors: Sequence[int], process: int) -> None:
+        """In a process, numbered from 1, before `start`: take the door that the node opened."""
+
+    @abstractmethod
+    def forget(self, process: int) -> None:
+        """In the node: drop what a process held that has ended."""
+
+
 class ListenerError(Exception):
     """The door could not be opened."""
 

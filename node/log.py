@@ -13,8 +13,11 @@ SILENCED: Final = ("pydicom", "pynetdicom", "highdicom", "apscheduler")
 `node.scheduler` tells what matters."""
 
 
-def configure_logging(*, level: str, style: Literal["console", "json"]) -> None:
-    """Send events to standard error, as text for people or JSON lines for a collector."""
+def configure_logging(*, level: str, style: Literal["console", "json"], process: str = "") -> None:
+    """Send events to standard error, as text for people or JSON lines for a collector.
+
+    `process` names the one that they come from, where a node has several.
+    """
     logging.captureWarnings(True)  # a library's warning may quote a data set
     logging.getLogger("py.warnings").setLevel(logging.CRITICAL + 1)
     for library in SILENCED:
@@ -28,6 +31,7 @@ def configure_logging(*, level: str, style: Literal["console", "json"]) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            *([_naming(process)] if process else []),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
@@ -35,3 +39,11 @@ def configure_logging(*, level: str, style: Literal["console", "json"]) -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _naming(process: str) -> structlog.types.Processor:
+    def name(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        event.setdefault("process", process)
+        return event
+
+    return name

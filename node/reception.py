@@ -6,6 +6,7 @@ The listeners that hand instances to it, and what becomes of studies, are others
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from typing import Final
 
@@ -15,14 +16,18 @@ from node.clock import Clock
 from node.ingest import IngestLimits, OwnDevice, StudyIngest, tell
 from node.interfaces import MANUFACTURER, MODEL
 from node.quotas import Quotas, Watermarks
+from node.reconcile import PackReconciliation
 from node.settings import Settings, quiet_seconds_for
-from node.stores import Stores
+from node.stores import Stores, stores_of
 from storage.duplicates import same_bytes
 from storage.indexing import Indexer
+from storage.pack_folders import WriterLock, owner_name
 from storage.pack_keeper import PackKeeper
 
 FLUSH_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 5.0
+LOCK_SECONDS: Final = 10.0
+"""How long the last writer of a folder may take to be gone; it ends with its node, at once."""
 
 log = structlog.get_logger()
 
@@ -30,15 +35,19 @@ log = structlog.get_logger()
 class Reception:
     """The ingest of one process, with what writes packs and rows behind it."""
 
-    def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
-        """Build it; nothing is written until `start`."""
+    def __init__(
+        self, settings: Settings, stores: Stores, clock: Clock, *, process: int = 0, spares: int
+    ) -> None:
+        """Build it over the stores of a process; `spares` is how many packs lie ready for it."""
         self._settings = settings
+        self._stores = stores
         self._packs = stores.packs
+        self._spares = spares
         self._closers = ExitStack()
         self.indexer = Indexer(
             stores.database,
             clock,
-            owner=settings.node.name,
+            owner=owner_name(settings.node.name, process),
             same_bytes=partial(same_bytes, stores.packs),
             tell=tell,
         )
@@ -57,6 +66,16 @@ class Reception:
             own_device=OwnDevice(manufacturer=MANUFACTURER, model=MODEL),
             clock=clock,
         )
+
+    def reconcile(self) -> None:
+        """Before `start`: write the rows that an earlier process with these packs owes."""
+        found = PackReconciliation(
+            packs=self._packs,
+            associations=self._stores.associations,
+            indexer=self.indexer,
+            events=self._stores.events,
+        ).run()
+        log.info("packs.reconciled", folder=self._packs.folder.name, **asdict(found))
 
     def start(self) -> None:
         """Start what writes rows behind the packs, and what keeps packs ready."""
@@ -95,8 +114,28 @@ class Reception:
         room = (storage.reserve_mib + storage.pack_mib) << 20
         return PackKeeper(
             packs,
-            spares=storage.spare_packs,
+            spares=self._spares,
             flush_seconds=None if storage.durability == "sync" else FLUSH_SECONDS,
             room=lambda: packs.free_bytes() > room,
             tell=lambda reason: log.error("packs.not_kept", reason=reason),
         )
+
+
+def claim(stores: Stores) -> WriterLock:
+    """Take the packs of a process for ourselves, until the lock is released.
+
+    Raises:
+        InUseError: another process writes there.
+    """
+    return WriterLock(stores.packs.folder).take(LOCK_SECONDS)
+
+
+def reconcile_process(process: int, settings: Settings, stores: Stores, clock: Clock) -> None:
+    """Write, in the node, the rows that one of its processes owes which has ended.
+
+    Raises:
+        StorageError: the database cannot take them, or the process still writes; nothing is lost.
+    """
+    own = stores_of(process, settings, stores, clock)
+    with claim(own):
+        Reception(settings, own, clock, process=process, spares=0).reconcile()

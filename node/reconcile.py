@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -32,56 +32,39 @@ class Reconciled:
     missing: int  # packs and result objects that rows refer to, and that are not there
 
 
-class Reconciliation:
-    """Brings rows and bytes together again after an end that was not clean."""
+class PackReconciliation:
+    """Brings the rows and packs of one process together again after an end that was not clean."""
 
     def __init__(
         self,
         *,
         packs: PackStore,
-        objects: ObjectStore,
-        studies: StudyStore,
         associations: AssociationStore,
         indexer: Indexer,
         events: EventStore,
-        clock: Clock,
     ) -> None:
         self._packs = packs
-        self._objects = objects
-        self._studies = studies
         self._associations = associations
         self._indexer = indexer
         self._events = events
-        self._clock = clock
         self._unread = 0
 
     def run(self) -> Reconciled:
         """End open associations, sweep cut-off files, index what has no rows, raise what is lost.
 
-        Runs before the listeners open, so that nobody writes to a pack meanwhile. A result object
-        without a row is left alone: its job is still open and makes the same bytes again.
+        Nobody may write to these packs meanwhile.
         """
         ended = self._associations.abandon_open()
-        parts = self._objects.sweep_parts(self._clock() + timedelta(seconds=1))
-        parts += self._packs.sweep()
+        parts = self._packs.sweep()
         self._unread = 0
         indexed = self._indexer.rebuild(self._not_indexed())
-        result = Reconciled(
+        return Reconciled(
             associations_ended=ended,
             parts_removed=parts,
             indexed=indexed,
             unread=self._unread,
-            missing=self._raise_missing_packs() + self._raise_missing_results(),
+            missing=self._raise_missing(),
         )
-        log.info(
-            "node.reconciled",
-            associations_ended=ended,
-            parts_removed=parts,
-            indexed=indexed,
-            unread=result.unread,
-            missing=result.missing,
-        )
-        return result
 
     def _not_indexed(self) -> Iterator[Entry]:
         """Yield what packs hold and the index does not; cut each pack behind its last record."""
@@ -105,7 +88,7 @@ class Reconciliation:
                     )
             self._packs.settle(name, end)
 
-    def _raise_missing_packs(self) -> int:
+    def _raise_missing(self) -> int:
         there, going = self._packs.names(), self._indexer.going()
         missing = [
             (name, end)
@@ -119,6 +102,45 @@ class Reconciliation:
                 details={"pack": name, "needed": end, "there": there.get(name, 0)},
             )
         return len(missing)
+
+
+class Reconciliation:
+    """Brings rows and bytes together again after an end of the node that was not clean."""
+
+    def __init__(
+        self,
+        *,
+        packs: PackStore,
+        objects: ObjectStore,
+        studies: StudyStore,
+        associations: AssociationStore,
+        indexer: Indexer,
+        events: EventStore,
+        clock: Clock,
+    ) -> None:
+        self._of_packs = PackReconciliation(
+            packs=packs, associations=associations, indexer=indexer, events=events
+        )
+        self._objects = objects
+        self._studies = studies
+        self._events = events
+        self._clock = clock
+
+    def run(self) -> Reconciled:
+        """Reconcile the packs and the result objects.
+
+        Runs before the listeners open, so that nobody writes to a pack meanwhile. A result object
+        without a row is left alone: its job is still open and makes the same bytes again.
+        """
+        found = self._of_packs.run()
+        parts = self._objects.sweep_parts(self._clock() + timedelta(seconds=1))
+        result = replace(
+            found,
+            parts_removed=found.parts_removed + parts,
+            missing=found.missing + self._raise_missing_results(),
+        )
+        log.info("node.reconciled", **asdict(result))
+        return result
 
     def _raise_missing_results(self) -> int:
         missing = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.clock import Clock, system_clock
 from node.retaining import policy_of, tell
@@ -16,6 +16,7 @@ from storage.expectations import ExpectationStore
 from storage.holds import HoldStore
 from storage.jobs import JobStore
 from storage.objects import ObjectStore
+from storage.pack_folders import owner_name, pack_folder
 from storage.packs import PackStore
 from storage.retention import Retention
 from storage.rules import RuleStore
@@ -53,11 +54,7 @@ def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
     database = Database(url)
     return Stores(
         database=database,
-        packs=PackStore(
-            settings.node.data_dir / "objects" / "packs",
-            pack_bytes=settings.storage.pack_mib << 20,
-            durable=settings.storage.durability == "sync",
-        ),
+        packs=_packs(settings, 0),
         objects=ObjectStore(settings.node.data_dir / "objects"),
         associations=AssociationStore(database, clock, owner=settings.node.name),
         studies=StudyStore(database, clock),
@@ -81,6 +78,28 @@ def open_retention(settings: Settings, stores: Stores, clock: Clock = system_clo
         clock=clock,
         policy=policy_of(settings),
         tell=tell,
+    )
+
+
+def stores_of(
+    process: int, settings: Settings, stores: Stores, clock: Clock = system_clock
+) -> Stores:
+    """Return the stores as another process of the node has them: its own packs and associations."""
+    owner = owner_name(settings.node.name, process)
+    return replace(
+        stores,
+        packs=_packs(settings, process),
+        associations=AssociationStore(stores.database, clock, owner=owner),
+    )
+
+
+def _packs(settings: Settings, process: int) -> PackStore:
+    root = settings.node.data_dir / "objects" / "packs"
+    return PackStore(
+        pack_folder(root, process),
+        root=root,
+        pack_bytes=settings.storage.pack_mib << 20,
+        durable=settings.storage.durability == "sync",
     )
 
 

@@ -43,8 +43,8 @@ class AdminContext:
     """Everything the admin page may use.
 
     `readiness` maps each component to "" or to what is wrong with it; `live` says whether the
-    process still does its work; `free_bytes` is what the disk can still take. All three are called
-    from several threads.
+    process still does its work; `free_bytes` is what the disk can still take; `restarts` counts how
+    often each process of a listener was started again. All are called from several threads.
     """
 
     studies: StudyStore
@@ -63,3 +63,4 @@ class AdminContext:
     readiness: Callable[[], Mapping[str, str]]
     live: Callable[[], bool]
     settings: SettingsSummary
+    restarts: Callable[[], Mapping[str, int]] = dict

@@ -47,6 +47,7 @@ class StoreCollector(Collector):
         yield _engines(context)
         yield from _retention(context)
         yield _readiness(context.readiness())
+        yield _restarts(context.restarts())
 
 
 def make_registry(context: AdminContext) -> CollectorRegistry:
@@ -160,4 +161,15 @@ def _readiness(components: Mapping[str, str]) -> Metric:
     )
     for component, problem in sorted(components.items()):
         family.add_metric([component], int(not problem))
+    return family
+
+
+def _restarts(restarts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "wetread_listener_restarts",
+        "How often a process of a listener was started again because it died.",
+        labels=["process"],
+    )
+    for process, count in sorted(restarts.items()):
+        family.add_metric([process], count)
     return family

@@ -75,6 +75,14 @@ class DimseListenerSettings(PluginSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(11112, ge=0, le=65535, description="Port; 0 takes a free one.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that take associations, with PostgreSQL only: each writes packs and "
+        "index by itself. Limits on associations are those of all together, "
+        "`notifications_per_minute` is counted in each. 1: the node's own process.",
+    )
     peers: tuple[Peer, ...] = Field((), description="Senders that may connect.")
     allow_any_peer: bool = Field(
         False, description="Let any sender connect. For demonstrations on loopback only."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -15,6 +15,14 @@ NAME: Final = 1
 NAME_AND_PASSCODE: Final = 2
 
 log = structlog.get_logger()
+
+
+class UserIdentity(Protocol):
+    """What pynetdicom puts into the event of a user identity."""
+
+    user_id_type: int
+    primary_field: bytes
+    secondary_field: bytes | None
 
 
 def is_accepted(kind: int, name: bytes, passcode: bytes | None, users: Sequence[User]) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
+from collections.abc import Sequence
 from io import BytesIO
-from typing import ClassVar, Final, Protocol, cast
+from typing import ClassVar, Final, cast
 
 import structlog
 from pydicom.dataset import Dataset
@@ -19,20 +19,19 @@ from pynetdicom.events import Event
 from node.interfaces import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
-    CannotUnderstand,
     Ingest,
     IngestError,
     Intake,
-    Listener,
     ListenerError,
     OutOfResources,
     PluginSettings,
+    SharedListener,
     Source,
 )
 from node.listeners._association import Guard, StoreProvider, StoreSocket
 from node.listeners._attributes import SYNTAXES, Encoded
 from node.listeners._dimse_settings import DimseListenerSettings, Peer
-from node.listeners._guarded_server import GuardedServer, StoreRequestHandler
+from node.listeners._guarded_server import Admissions, GuardedServer, StoreRequestHandler
 from node.listeners._message_rate import MessageRate
 from node.listeners._pdata import Context, MessageStream
 from node.listeners._procedure_steps import (
@@ -42,9 +41,22 @@ from node.listeners._procedure_steps import (
     n_set,
     too_many,
 )
+from node.listeners._rejections import (
+    APPLICATION_CONTEXT_UNKNOWN,
+    CALLED_AE_UNKNOWN,
+    CALLING_AE_UNKNOWN,
+    CONGESTED,
+    LOCAL_LIMIT,
+    NO_USER_IDENTITY,
+    NOBODY,
+    REASONS,
+    incident,
+    refused,
+)
+from node.listeners._shared_door import Ledger, SharedDoor
 from node.listeners._tls import ServerContext, certificate_names
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
-from node.listeners._user_identity import is_accepted
+from node.listeners._user_identity import UserIdentity, is_accepted
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 NEED_NO_ROOM: Final = frozenset({VERIFICATION, PROCEDURE_STEP, AVAILABILITY})
@@ -55,28 +67,10 @@ PDU_TOLERANCE: Final = 12
 SPARE_CONNECTIONS: Final = 10
 """Connections beyond the associations, so that one too many can be told so (PS3.8 table 9-21)."""
 
-# Rejections (PS3.8 table 9-21): result, source, reason.
-APPLICATION_CONTEXT_UNKNOWN: Final = (1, 1, 2)
-CALLING_AE_UNKNOWN: Final = (1, 1, 3)
-CALLED_AE_UNKNOWN: Final = (1, 1, 7)
-NO_USER_IDENTITY: Final = (2, 2, 1)
-CONGESTED: Final = (2, 3, 1)
-LOCAL_LIMIT: Final = (2, 3, 2)
-REASONS: Final = {
-    APPLICATION_CONTEXT_UNKNOWN: "its application context is not DICOM's",
-    CALLING_AE_UNKNOWN: "calling AE title, with its address and the names in its certificate, is "
-    "not among listeners.dimse.peers",
-    CALLED_AE_UNKNOWN: "called AE title is not among listeners.dimse.ae_titles",
-    NO_USER_IDENTITY: "it shows no user identity, and listeners.dimse.users asks for one",
-    CONGESTED: "what it would send could not be kept just now",
-    LOCAL_LIMIT: "no association is free, in all or for its address, but for urgent senders "
-    "(listeners.dimse)",
-}
-
 log = structlog.get_logger()
 
 
-class DimseListener(Listener[DimseListenerSettings]):
+class DimseListener(SharedListener[DimseListenerSettings]):
     """The storage SCP."""
 
     name: ClassVar[str] = "dimse"
@@ -86,9 +80,36 @@ class DimseListener(Listener[DimseListenerSettings]):
         self._settings = settings
         self._ingest = ingest
         self._server: GuardedServer | None = None
+        self._door: SharedDoor | None = None
+        self._admissions = Admissions(Ledger.alone())
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self._rate = MessageRate(settings.notifications_per_minute)
+
+    @classmethod
+    def processes(cls, settings: DimseListenerSettings) -> int:
+        """Return how many processes are asked for."""
+        return settings.processes
+
+    def bind(self) -> tuple[int, ...]:
+        """Listen, for several processes that take the connections."""
+        self._refuse_empty_list()
+        settings = self._settings
+        try:
+            self._door = SharedDoor.open(settings.host, settings.port, settings.processes)
+        except OSError as error:
+            raise self._not_had(error) from error
+        return self._door.descriptors
+
+    def inherit(self, descriptors: Sequence[int], process: int) -> None:
+        """Take the door that the node opened."""
+        self._door = SharedDoor.inherited(descriptors, process)
+        self._admissions = Admissions(self._door.ledger)
+
+    def forget(self, process: int) -> None:
+        """Free the associations and connections that a process held which has ended."""
+        if self._door is not None:
+            self._door.ledger.clear(process)
 
     def start(self) -> None:
         """Listen.
@@ -96,12 +117,8 @@ class DimseListener(Listener[DimseListenerSettings]):
         Raises:
             ListenerError: nobody would be let in, or the address cannot be had.
         """
+        self._refuse_empty_list()
         settings = self._settings
-        if not settings.peers and not settings.allow_any_peer:
-            raise ListenerError(
-                "listeners.dimse.peers: is empty, so no sender could connect; list the calling "
-                "AE titles, or set allow_any_peer = true for a demonstration"
-            )
         _config.LOG_HANDLER_LEVEL = "none"
         ae = self._entity()
         try:
@@ -114,11 +131,11 @@ class DimseListener(Listener[DimseListenerSettings]):
                 evt_handlers=self._handlers(),
                 request_handler=StoreRequestHandler,
                 guard=self._guard(),
+                admissions=self._admissions,
+                listening=None if self._door is None else self._door.listening,
             )
         except OSError as error:
-            raise ListenerError(
-                f"listeners.dimse: {settings.host}:{settings.port}: {error.strerror}"
-            ) from error
+            raise self._not_had(error) from error
         ae._servers.append(self._server)
         threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="dimse-accept", daemon=True
@@ -127,8 +144,13 @@ class DimseListener(Listener[DimseListenerSettings]):
     def stop(self) -> None:
         """Accept no more, let associations in flight end within the grace time, abort the rest."""
         server, self._server = self._server, None
-        if server is None:
-            return
+        if server is not None:
+            self._stop(server)
+        door, self._door = self._door, None
+        if door is not None:
+            door.close()
+
+    def _stop(self, server: GuardedServer) -> None:
         until = time.monotonic() + self._settings.grace_seconds
         ae = server.ae
         server.shutdown()
@@ -141,14 +163,23 @@ class DimseListener(Listener[DimseListenerSettings]):
     @property
     def port(self) -> int:
         """The port that is listened on."""
-        if self._server is None or self._server.socket is None:
-            return self._settings.port
-        port: int = self._server.socket.getsockname()[1]
+        listening = self._server.socket if self._server is not None else None
+        if self._door is not None:
+            listening = self._door.listening
+        port: int = self._settings.port if listening is None else listening.getsockname()[1]
         return port
 
     def address(self) -> str:
         """Say where the door is."""
         return f"dicom://{self._settings.ae_titles[0]}@{self._settings.host}:{self.port}"
+
+    def _refuse_empty_list(self) -> None:
+        if not self._settings.peers and not self._settings.allow_any_peer:
+            raise ListenerError(NOBODY)
+
+    def _not_had(self, error: OSError) -> ListenerError:
+        where = f"{self._settings.host}:{self._settings.port}"
+        return ListenerError(f"listeners.dimse: {where}: {error.strerror}")
 
     def _entity(self) -> AE:
         settings = self._settings
@@ -209,10 +240,11 @@ class DimseListener(Listener[DimseListenerSettings]):
 
     def _on_user_identity(self, event: Event) -> tuple[bool, None]:
         """Say whether a user identity is accepted; if not, pynetdicom rejects (2, 2, 1) (T10)."""
-        shown = cast("_UserIdentity", event)
+        shown = cast("UserIdentity", event)
         kind, name, passcode = shown.user_id_type, shown.primary_field, shown.secondary_field
         accepted = is_accepted(kind, name, passcode, self._settings.users)
         if not accepted:
+            self._admissions.withdraw(event.assoc)
             log.warning(
                 "association.rejected",
                 reason="its user identity is not among listeners.dimse.users",
@@ -239,18 +271,20 @@ class DimseListener(Listener[DimseListenerSettings]):
 
     def _shortage(self, association: Association) -> tuple[int, int, int] | None:
         """Say what is short for this sender: associations, or room for what it would bring."""
-        source, settings, open_now = self._source(association), self._settings, self._associations()
-        free = settings.max_associations - len(open_now)
-        if free <= (0 if source.urgent else settings.kept_for_urgent):
-            return LOCAL_LIMIT
-        from_there = sum(_peer_address(other) == source.peer_address for other in open_now)
-        if from_there >= settings.max_associations_per_address and not source.urgent:
+        source, settings = self._source(association), self._settings
+        most, there = settings.max_associations, settings.max_associations_per_address
+        if not source.urgent:
+            most -= settings.kept_for_urgent
+        else:
+            there = most
+        if not self._admissions.admit(association, source.peer_address, most, there):
             return LOCAL_LIMIT
         contexts = association.requestor.requested_contexts
         stores = any(context.abstract_syntax not in NEED_NO_ROOM for context in contexts)
         try:
             self._ingest.admit(source, stores=stores)
         except OutOfResources as error:
+            self._admissions.withdraw(association)
             log.warning("association.no_room", peer=source.peer_address, reason=str(error))
             return CONGESTED
         return None
@@ -289,8 +323,8 @@ class DimseListener(Listener[DimseListenerSettings]):
             _contexts(association),
             self._settings.max_pdu + PDU_TOLERANCE,
             connection.answer,
-            _refused,
-            _incident,
+            refused,
+            incident,
         )
         if provider.finished:  # its peer was gone before it was accepted
             self._end(association, intake)
@@ -344,14 +378,6 @@ class DimseListener(Listener[DimseListenerSettings]):
         )
 
 
-class _UserIdentity(Protocol):
-    """What pynetdicom puts into the event of a user identity."""
-
-    user_id_type: int
-    primary_field: bytes
-    secondary_field: bytes | None
-
-
 def _peer_address(association: Association) -> str:
     return str(association.requestor.address or "")
 
@@ -372,14 +398,3 @@ def _contexts(association: Association) -> dict[int, Context]:
         number: Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
         for number, context in association._accepted_cx.items()
     }
-
-
-def _refused(error: IngestError) -> None:
-    log.warning("instance.refused", status=f"0x{error.status:04X}", reason=str(error))
-
-
-def _incident(error: Exception) -> IngestError:
-    """Log an error that nobody expected; the sender is told where to look for it."""
-    incident = uuid.uuid4().hex[:8]
-    log.error("instance.failed", incident=incident, error=type(error).__name__)
-    return CannotUnderstand(f"internal error, incident {incident}")

@@ -74,6 +74,7 @@ class NodeProcess:
     wait_seconds: float = 0.0
     max_attempts: int = 3
     extra: str = ""
+    listener: str = ""
     worker: str = ""
     port: int = field(default_factory=free_port)
     code: Path = Path(__file__).parents[2]  # the folder that holds node, engines and storage
@@ -120,7 +121,7 @@ ae_titles = ["WETREAD"]
 host = "127.0.0.1"
 port = {self.port}
 allow_any_peer = true
-[destinations.pacs]
+{self.listener}[destinations.pacs]
 kind = "dimse"
 host = "127.0.0.1"
 port = {self.pacs_port}

@@ -9,10 +9,12 @@ from pydicom import dcmread
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
+from node import reception
 from node.cli import app
 from node.pacs import StandInPacs
 from node.settings import load_settings
 from node.stores import open_stores, prepare
+from storage.pack_folders import WriterLock
 from storage.records import Routing
 from tests.factories import make_ct_series
 from tests.no_device import without_a_device
@@ -69,6 +71,26 @@ def receive(site: Path) -> str:
         taking_in.accept(file)
     taking_in.close()
     return uid
+
+
+def test_a_second_node_in_the_same_folder_is_refused(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reception, "LOCK_SECONDS", 0.1)
+    with WriterLock(site / "data" / "objects" / "packs").take(0):
+        answer = wetread(site, "run")
+    assert answer.exit_code == 1
+    assert "packs: another process of a node writes there" in answer.output
+
+
+@pytest.mark.parametrize("command", ["check-config", "run"])
+def test_several_listening_processes_are_refused_on_sqlite(site: Path, command: str) -> None:
+    changed = CONFIGURATION.replace("port = 0\n", "port = 0\nprocesses = 2\n")
+    (site / "wetread.toml").write_text(changed)
+    answer = wetread(site, command)
+    assert answer.exit_code == 2
+    assert "listeners.dimse.processes: several processes need PostgreSQL" in answer.output
+    assert not (site / "data").exists()
 
 
 def test_good_configuration_is_told_with_what_it_would_start(site: Path) -> None:
