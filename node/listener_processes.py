@@ -51,13 +51,16 @@ class Part(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackOff:
-    """How long to wait until a process that died is started again. Seconds."""
+class Patience:
+    """How a process that died or hangs is dealt with. Seconds."""
 
     first: float = 0.5
+    """Until one that died is started again; doubled each time."""
     most: float = 30.0
     steady: float = 60.0
     """One that lived so long is started again after the first wait."""
+    answer: float = 120.0
+    """One that answers nothing for so long is ended: while it hangs no study is completed."""
 
 
 class ListenerProcesses:
@@ -70,14 +73,14 @@ class ListenerProcesses:
         number: int,
         *,
         replay: Replay,
-        back_off: BackOff | None = None,
+        patience: Patience | None = None,
     ) -> None:
         """Share `listener` among a number of processes; nothing is opened yet."""
         self._listener = listener
         self._settings = settings
         self._number = number
         self._replay = replay
-        self._back_off = back_off or BackOff()
+        self._patience = patience or Patience()
         self._processes: list[_Process] = []
 
     @property
@@ -93,7 +96,7 @@ class ListenerProcesses:
         """
         descriptors = self._listener.bind()
         self._processes = [
-            _Process(self._part(number, descriptors), self._forget_and_replay, self._back_off)
+            _Process(self._part(number, descriptors), self._forget_and_replay, self._patience)
             for number in range(1, self._number + 1)
         ]
         for process in self._processes:
@@ -148,19 +151,20 @@ class ListenerProcesses:
 class _Process:
     """One of them, with the thread that listens to it and starts it again."""
 
-    def __init__(self, part: Part, replay: Replay, back_off: BackOff) -> None:
+    def __init__(self, part: Part, replay: Replay, patience: Patience) -> None:
         self.name = f"{part.listener}-{part.process}"
         self.restarts = 0
         self.problem = STARTS
         self._part = part
         self._replay = replay
-        self._back_off = back_off
+        self._patience = patience
         self._changed = threading.Condition()
         self._child: subprocess.Popen[bytes] | None = None
         self._replayed = True  # nothing was acknowledged that has no rows; only while there is none
         self._asked = 0  # questions so far; they are answered in their order
         self._answered = 0
         self._answer = False  # to the last one that was answered
+        self._open_since = 0.0  # the oldest question that is not answered
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
@@ -193,10 +197,19 @@ class _Process:
     def ask(self) -> int:
         """Ask whether all is settled; return the number of the question, 0 if it was not taken."""
         with self._changed:
+            if self._asked == self._answered:
+                self._open_since = time.monotonic()
+            self._end_if_it_hangs()
             if self._asked - self._answered >= MOST_QUESTIONS or not self._say({"settle": True}):
                 return 0
             self._asked += 1
             return self._asked
+
+    def _end_if_it_hangs(self) -> None:
+        silent = time.monotonic() - self._open_since
+        if self._child is not None and not self.problem and silent > self._patience.answer:
+            self._set_problem(f"did not answer for {silent:.0f} s")
+            self._child.kill()
 
     def has_settled(self, question: int, until: float) -> bool:
         """Wait for the answer; one that is dead has settled when its rows were written."""
@@ -213,16 +226,16 @@ class _Process:
     # ------------------------------------------------------------ its thread
 
     def _run(self) -> None:
-        wait = self._back_off.first
+        wait = self._patience.first
         while self._launch():
             began = time.monotonic()
             self._listen()
             self._bury(began, wait)
             self._replay_until_done()
-            if time.monotonic() - began > self._back_off.steady:
-                wait = self._back_off.first
+            if time.monotonic() - began > self._patience.steady:
+                wait = self._patience.first
             self._pause(wait)
-            wait = min(wait * 2, self._back_off.most)
+            wait = min(wait * 2, self._patience.most)
 
     def _launch(self) -> bool:
         """Start the process; False: the node ends."""
@@ -256,6 +269,7 @@ class _Process:
                     self._set_problem(str(message["failed"]))
                 else:
                     self._answered += 1
+                    self._open_since = time.monotonic()
                     self._answer = bool(message["settled"])
                 self._changed.notify_all()
 
@@ -287,7 +301,7 @@ class _Process:
                 self._replay(self._part.process)
             except StorageError as error:
                 log.error("listener.process_not_replayed", process=self.name, error=str(error))
-                self._pause(self._back_off.first)
+                self._pause(self._patience.first)
             else:
                 with self._changed:
                     self._replayed = True
