@@ -60,11 +60,15 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=EPISODES, default=EPISODES, help="beside kills"
     )
+    parser.add_argument("--processes", type=int, default=1, help="that listen; postgresql only")
     parser.add_argument("--durability", choices=("sync", "behind"), default="sync")
     parser.add_argument("--disk-mib", type=int, default=4096, help="size of the disk, sparse")
     parser.add_argument("--seed", type=int, default=None, help="printed, when it is not given")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.processes > 1 and asked.database == "sqlite":
+        parser.error("--processes needs --database postgresql")
+    return asked
 
 
 def say(line: str) -> None:
@@ -89,6 +93,7 @@ def play(asked: argparse.Namespace, seed: int, work: Path) -> tuple[Suffered, Au
             pacs_port=pacs.port,
             quiet_seconds=1.0,
             max_attempts=1000,
+            listener=f"processes = {asked.processes}\n",
             extra=f'{extra}{STORAGE}durability = "{asked.durability}"',
         )
         node.write()

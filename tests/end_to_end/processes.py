@@ -153,6 +153,7 @@ enabled = false
         module = "node" if kill_at is None else "tests.end_to_end.kill_at"
         arguments = [] if kill_at is None else [kill_at]
         log = (self.folder / "node.log").open("ab")
+        starts = self.starts()
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments, "run", "--config", str(self.config)],
             stdout=log,
@@ -160,7 +161,10 @@ enabled = false
             cwd=self.code,
         )
         log.close()
-        wait_until(lambda: self.died() or listens(self.port), "the node listens")
+        wait_until(
+            lambda: self.died() or (listens(self.port) and self.starts() > starts),
+            "the node listens, in every process",
+        )
         if self.died():
             raise AssertionError(f"the node ended: {self.log()[-2000:]}")
 
@@ -171,6 +175,10 @@ enabled = false
     def log(self) -> str:
         """Return what the node has logged."""
         return (self.folder / "node.log").read_text()
+
+    def starts(self) -> int:
+        """Return how often its listener was started."""
+        return self.log().count("listener.started")
 
     def kill(self) -> None:
         """End the node as a power cut would."""
