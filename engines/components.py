@@ -1,20 +1,34 @@
-"""Connected components and in-plane morphology. Plain functions on arrays [slice, row, column]."""
+"""Connected components. Plain functions on arrays [slice, row, column]."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from engines.images import BoolArray
 
-LabelArray = npt.NDArray[np.int32]
+LabelArray = npt.NDArray[np.unsignedinteger]
+Box = tuple[slice, ...]
+
+FACES: Final[Mapping[int, Literal[4, 6]]] = {2: 4, 3: 6}
+"""Neighbours of a voxel that share a face with it, by the number of axes."""
 
 
 def label(mask: BoolArray) -> tuple[LabelArray, int]:
-    """Label the components of a mask, face to face, from 1; 0 is background. Any axes."""
-    labels = np.empty(mask.shape, np.int32)
-    return labels, ndimage.label(mask, output=labels)
+    """Label the components of a mask of two or three axes, face to face; 0 is background.
+
+    They are numbered from 1, as their first voxels lie in the array.
+    """
+    if not mask.size:
+        return np.zeros(mask.shape, np.uint16), 0
+    return cc3d.connected_components(
+        np.ascontiguousarray(mask), connectivity=FACES[mask.ndim], return_N=True
+    )
 
 
 def sizes(labels: LabelArray, count: int) -> npt.NDArray[np.int64]:
@@ -24,66 +38,38 @@ def sizes(labels: LabelArray, count: int) -> npt.NDArray[np.int64]:
 
 def small_components(mask: BoolArray, smallest: int) -> BoolArray:
     """Return the part of a mask that lies in components of fewer than `smallest` voxels."""
-    found = np.zeros_like(mask)
-    if smallest <= 1 or not mask.any():
-        return found
-    box = bounding_box(mask)
-    labels, count = label(mask[box])
+    labels, count = label(mask)
     small = sizes(labels, count) < smallest
     small[0] = False
-    if small.any():
-        found[box] = small[labels]
-    return found
+    return small[labels] if small.any() else np.zeros_like(mask)
 
 
-def bounding_box(mask: BoolArray) -> tuple[slice, ...]:
-    """Return the smallest box that holds all of a mask, which is not empty."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(box)
+def bounding_box(mask: BoolArray) -> Box:
+    """Return the smallest box that holds all of a mask of two axes or more, which is not empty."""
+    filled = np.fromiter((part.any() for part in mask), np.bool_, len(mask))
+    across = np.logical_or.reduce(mask[_span(filled)], axis=0)
+    return (_span(filled), *(bounding_box(across) if across.ndim > 1 else (_span(across),)))
 
 
-def erode(mask: BoolArray, rows: int, columns: int) -> BoolArray:
-    """Shrink a mask [..., row, column] within each slice by that many pixels.
+def box_of(labels: npt.NDArray[np.uint8], value: int) -> Box | None:
+    """Return the smallest box that holds a label of [slice, row, column]; None where there is none.
 
-    What touches the edge of the image is not shrunk there: the body goes on beyond it.
+    It takes no more memory than a slice of them.
     """
-    return ~_grown(~mask, rows, columns)
+    across = np.zeros(labels.shape[1:], np.bool_)
+    bears = np.empty_like(across)
+    filled = np.zeros(len(labels), np.bool_)
+    for index, plane in enumerate(labels):
+        np.equal(plane, value, out=bears)
+        across |= bears
+        filled[index] = bears.any()
+    return (_span(filled), *bounding_box(across)) if filled.any() else None
 
 
-def dilate(mask: BoolArray, rows: int, columns: int) -> BoolArray:
-    """Grow a mask [..., row, column] within each slice by that many pixels."""
-    return _grown(mask, rows, columns)
-
-
-def _grown(mask: BoolArray, rows: int, columns: int) -> BoolArray:
-    """Grow slice by slice, each of which stays in the processor's cache."""
-    grown = mask.copy()
-    for plane in grown.reshape(-1, *mask.shape[-2:]):
-        _grow(plane, rows)
-        _grow(plane.T, columns)
-    return grown
-
-
-def _grow(plane: BoolArray, reach: int) -> None:
-    """Grow [row, column] in place along its first axis, in steps that double what is covered."""
-    covered = 0
-    while covered < min(reach, len(plane) - 1):
-        step = min(covered + 1, reach - covered)
-        before = plane.copy(order="K")
-        plane[step:] |= before[:-step]
-        plane[:-step] |= before[step:]
-        covered += step
-
-
-def border(labels: LabelArray) -> npt.NDArray[np.int32]:
-    """Return the numbers of the components that touch the edge of one slice [row, column]."""
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    found = np.unique(edge)
-    return found[found > 0]
+def _span(filled: BoolArray) -> slice:
+    """Return the range from the first to the last that is filled."""
+    at = np.flatnonzero(filled)
+    return slice(int(at[0]), int(at[-1]) + 1)
 
 
 def largest_components(mask: BoolArray, count: int) -> BoolArray:

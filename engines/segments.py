@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 
-from engines.components import filled, largest_components, small_components
+from engines.components import (
+    box_of,
+    filled,
+    largest_components,
+    small_components,
+)
 from engines.manifest import CodedConcept, Colour, Name, Table
 from engines.refusals import Reason, SeriesRefusedError
 
@@ -59,9 +64,12 @@ def tidy(labels: LabelArray, voxel_ml: float, segments: Sequence[SegmentSettings
     values = {segment.key: segment.value for segment in segments}
     for segment in segments:
         smallest = int(np.ceil(segment.smallest_ml / voxel_ml))
-        if smallest > 1:
-            small = small_components(labels == segment.value, smallest)
-            labels[small] = values[segment.otherwise] if segment.otherwise else 0
+        box = box_of(labels, segment.value) if smallest > 1 else None
+        if box is not None:
+            small = small_components(labels[box] == segment.value, smallest)
+            np.copyto(
+                labels[box], values[segment.otherwise] if segment.otherwise else 0, where=small
+            )
 
 
 def check_plausible(

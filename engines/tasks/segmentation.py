@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from engines.base import Array, Arrays, Session, Task, Work
+from engines.bits import BitMask
 from engines.body import Body, BodyRule, find_body
-from engines.components import dilate
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Analysis, Outcome, Segment
 from engines.images import BoolArray, FloatArray, Volume, VoxelArray
@@ -27,7 +27,7 @@ from engines.manifest import (
     Table,
     TaskSettings,
 )
-from engines.measuring import dice, measure
+from engines.measuring import Tally, dice, measure, tally
 from engines.networks import label_volume
 from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError, refuse
@@ -155,11 +155,10 @@ class Segmentation(Task):
         labelled = _label(volume, settings, work.session)
         check_plausible(labelled.labels, _voxel_ml(lattice_of(volume.grid)), settings.segments)
         work.progress("measuring")
-        slice_index = _area_slice(labelled.labels, settings)
         return Analysis(
             grid=volume.grid,
             sources=volume.sources,
-            findings=tuple(_segments(volume, labelled.labels, settings, slice_index)),
+            findings=tuple(_segments(volume, labelled.labels, settings)),
             sought=tuple(segment.type.code() for segment in settings.segments),
             limits=tuple(_limits(volume, labelled, settings)),
         )
@@ -177,15 +176,14 @@ class Segmentation(Task):
         valid = np.ones(voxels.shape, np.bool_)
         lattice = _axial(voxels, (between, rows, columns))
         labelled = _labels(voxels, valid, lattice, settings, session)
-        masks = [labelled.labels == segment.value for segment in settings.segments]
+        found = tally(voxels, labelled.labels)
+        tallies = [found[segment.value] for segment in settings.segments]
         scores = {} if labelled.scores is None else {"scores": labelled.scores}
         return {
             **scores,
             "labels": labelled.labels,
-            "sizes": np.array([mask.sum() for mask in masks], dtype=np.float64),
-            "means": np.array(
-                [voxels[mask].mean() if mask.any() else 0.0 for mask in masks], dtype=np.float64
-            ),
+            "sizes": np.array([item.voxels for item in tallies], dtype=np.float64),
+            "means": np.array([item.mean for item in tallies], dtype=np.float64),
         }
 
     def disagreements(self, reference: Arrays, found: Arrays, allowed: ParityTable) -> list[str]:
@@ -208,7 +206,7 @@ def _settings(package: EnginePackage) -> SegmentationSettings:
 
 def _label(volume: Volume, settings: SegmentationSettings, session: Session) -> _Labelled:
     valid = volume.valid
-    if settings.lowest is not None:
+    if settings.lowest is not None and volume.voxels.min() < settings.lowest:
         valid = valid & (volume.voxels >= settings.lowest)
     return _labels(volume.voxels, valid, lattice_of(volume.grid), settings, session)
 
@@ -262,14 +260,37 @@ def _direct(
         if body is None:
             raise SeriesRefusedError(Reason.NO_BODY, "no connected body was found in the images")
         inside = body.mask
-    labels = np.zeros(voxels.shape, np.uint8)
+    labels = np.empty(voxels.shape, np.uint8)
+    images = _Images(voxels.shape, settings)
     for first in range(0, len(voxels), settings.slices_at_once):
         part = slice(first, first + settings.slices_at_once)
-        found = _infer(voxels[part], valid[part], settings, session)
-        labels[part] = np.where(inside[part], found, 0)
-    if body is not None:
-        _bare_surface(labels, inside, valid, settings)
+        found = _infer(images.of(voxels[part], valid[part]), settings, session)
+        np.multiply(found, inside[part], out=labels[part])
+        if body is not None:
+            _bare_surface(labels[part], inside[part], valid[part], settings)
     return _Labelled(labels=labels, body=body)
+
+
+class _Images:
+    """Slices as a model takes them; the arrays for one part of a volume serve all its parts."""
+
+    def __init__(self, shape: tuple[int, ...], settings: SegmentationSettings) -> None:
+        if settings.model is None or settings.fill is None:
+            raise ModelInvalidError("the package names no inputs and outputs of the model")
+        self._names = settings.model
+        self._fill = settings.fill
+        room = (min(settings.slices_at_once, shape[0]), 1, *shape[1:])
+        self._image = np.empty(room, np.float32)
+        self._all_valid = np.ones(room, np.float32)
+
+    def of(self, voxels: VoxelArray, valid: BoolArray) -> Arrays:
+        """Return some slices by the names of the model's inputs, until the next call."""
+        image = self._image[: len(voxels)]
+        np.copyto(image[:, 0], voxels)
+        if valid.all():
+            return {self._names.image: image, self._names.valid: self._all_valid[: len(voxels)]}
+        np.copyto(image[:, 0], self._fill, where=~valid)
+        return {self._names.image: image, self._names.valid: valid.astype(np.float32)[:, None]}
 
 
 def _body_rule(settings: BodySettings, spacing: tuple[float, float, float]) -> BodyRule:
@@ -282,22 +303,18 @@ def _body_rule(settings: BodySettings, spacing: tuple[float, float, float]) -> B
     )
 
 
-def _infer(
-    voxels: VoxelArray, valid: BoolArray, settings: SegmentationSettings, session: Session
-) -> LabelArray:
+def _infer(images: Arrays, settings: SegmentationSettings, session: Session) -> LabelArray:
     names = settings.model
-    if names is None or settings.fill is None:
+    if names is None:
         raise ModelInvalidError("the package names no inputs and outputs of the model")
-    image = np.where(valid, voxels, settings.fill).astype(np.float32)[:, None]
-    outputs = session.run({names.image: image, names.valid: valid.astype(np.float32)[:, None]})
+    outputs = session.run(images)
     if names.labels not in outputs:
         raise ModelInvalidError(f"the model has no output {names.labels!r}")
     found: Array = outputs[names.labels]
-    if found.shape != image.shape or found.dtype.kind not in "iu":
-        raise InferenceError(
-            f"the model gave {found.dtype} {found.shape} for an image of {image.shape}"
-        )
-    return found[:, 0].astype(np.uint8)
+    shape = images[names.image].shape
+    if found.shape != shape or found.dtype.kind not in "iu":
+        raise InferenceError(f"the model gave {found.dtype} {found.shape} for an image of {shape}")
+    return found[:, 0].astype(np.uint8, copy=False)
 
 
 def _bare_surface(
@@ -307,25 +324,20 @@ def _bare_surface(
     if settings.body is None or settings.body.not_on_surface is None:
         return
     values = {segment.key: segment.value for segment in settings.segments}
-    surface = dilate(valid & ~inside, 1, 1)
-    surface &= labels == values[settings.body.not_on_surface]
-    labels[surface] = 0
-
-
-def _area_slice(labels: LabelArray, settings: SegmentationSettings) -> int | None:
-    """Return the slice on which the named segment has its largest cross-section."""
-    if settings.area_slice is None:
-        return None
-    value = next(s.value for s in settings.segments if s.key == settings.area_slice)
-    return int(np.argmax([np.count_nonzero(plane == value) for plane in labels]))
+    body = BitMask.of(inside)
+    at = ((~body & BitMask.of(valid)).grown(1, 1) & body).indices()
+    flat = labels.reshape(-1)
+    flat[at[flat[at] == values[settings.body.not_on_surface]]] = 0
 
 
 def _segments(
-    volume: Volume, labels: LabelArray, settings: SegmentationSettings, slice_index: int | None
+    volume: Volume, labels: LabelArray, settings: SegmentationSettings
 ) -> Iterator[Segment]:
+    tallies = tally(volume.voxels, labels)
+    slice_index = _area_slice(tallies, settings)
     for segment in settings.segments:
-        mask = labels == segment.value
-        if not mask.any():
+        found = tallies[segment.value]
+        if not found.voxels:
             continue
         yield Segment(
             key=segment.key,
@@ -335,9 +347,17 @@ def _segments(
             region=segment.region.code() if segment.region else None,
             laterality=segment.laterality.code() if segment.laterality else None,
             colour=segment.colour,
-            mask=mask,
-            measurements=tuple(measure(volume, mask, slice_index)),
+            mask=labels == segment.value,
+            measurements=tuple(measure(volume, found, slice_index)),
         )
+
+
+def _area_slice(tallies: Sequence[Tally], settings: SegmentationSettings) -> int | None:
+    """Return the slice on which the named segment has its largest cross-section."""
+    if settings.area_slice is None:
+        return None
+    value = next(s.value for s in settings.segments if s.key == settings.area_slice)
+    return int(np.argmax(tallies[value].by_slice))
 
 
 def _limits(volume: Volume, labelled: _Labelled, settings: SegmentationSettings) -> Iterator[str]:

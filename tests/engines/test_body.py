@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from engines.body import Body, BodyRule, find_body
-from engines.components import dilate, erode, small_components
 from engines.images import BoolArray, VoxelArray
+from tests.engines.plain_body import find_body_plainly
 
 RULE = BodyRule(above=-500, thin=(2, 2), lung_above=-960, smallest_share=0.005)
 
@@ -119,22 +120,46 @@ def test_a_large_image_gives_the_same_body_as_a_small_one() -> None:
     assert large.sum() / 9 == pytest.approx(small.sum(), rel=0.01)
 
 
-masks = st.integers(0, 2**60 - 1).map(
-    lambda bits: np.array([bits >> i & 1 for i in range(60)], np.bool_).reshape(1, 6, 10)
+@st.composite
+def clouds(draw: st.DrawFn) -> tuple[VoxelArray, BoolArray]:
+    """Draw smooth noise about the threshold, whole, or with a field of view or holes in it."""
+    shape = draw(
+        st.tuples(
+            st.integers(1, 4), st.integers(1, 60), st.sampled_from([1, 7, 40, 90, 256, 261, 300])
+        )
+    )
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    cloud = ndimage.gaussian_filter(
+        random.standard_normal(shape), draw(st.sampled_from([0.5, 1.5, 4.0]))
+    )
+    voxels = (-600 + 600 * cloud / (cloud.std() or 1.0)).clip(-3000, 3000).astype(np.int16)
+    valid = np.ones(shape, np.bool_)
+    field = draw(st.sampled_from(["whole", "round", "torn"]))
+    if field == "round":
+        centre = (shape[1] / 2, shape[2] / 2)
+        valid &= disc(shape[1:], centre, centre)
+    elif field == "torn":
+        valid &= random.random(shape) < 0.98
+    return voxels, valid
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    image=clouds(),
+    thin=st.tuples(st.integers(1, 4), st.integers(1, 5)),
+    above=st.sampled_from([-800.0, -500.0, -200.0]),
+    lung_above=st.sampled_from([-960.0, -700.0, -500.0]),
 )
-
-
-@given(masks, st.integers(0, 2), st.integers(0, 2))
-def test_eroding_shrinks_dilating_grows_and_both_are_dual(
-    mask: BoolArray, rows: int, columns: int
+def test_the_body_is_that_of_the_plain_way_voxel_for_voxel(
+    image: tuple[VoxelArray, BoolArray],
+    thin: tuple[int, int],
+    above: float,
+    lung_above: float,
 ) -> None:
-    assert not (erode(mask, rows, columns) & ~mask).any()
-    assert not (mask & ~dilate(mask, rows, columns)).any()
-    assert np.array_equal(erode(mask, rows, columns), ~dilate(~mask, rows, columns))
-
-
-@given(masks, st.integers(1, 12))
-def test_small_components_are_those_below_the_size(mask: BoolArray, smallest: int) -> None:
-    small = small_components(mask, smallest)
-    assert not (small & ~mask).any()
-    assert not small_components(mask & ~small, smallest).any()
+    rule = BodyRule(above=above, thin=thin, lung_above=lung_above, smallest_share=0.005)
+    body, plain = find_body(*image, rule), find_body_plainly(*image, rule)
+    if plain is None or body is None:
+        assert body is plain
+        return
+    assert np.array_equal(body.mask, plain.mask)
+    assert (body.cut_slices, body.left_out_share) == (plain.cut_slices, plain.left_out_share)

@@ -8,8 +8,7 @@ from scipy import ndimage
 
 from engines.components import (
     bounding_box,
-    dilate,
-    erode,
+    box_of,
     filled,
     label,
     largest_components,
@@ -21,22 +20,13 @@ from engines.images import BoolArray
 MASKS = arrays(np.bool_, st.tuples(*(st.integers(1, 9) for _ in range(3))))
 
 
-@given(
-    mask=MASKS,
-    rows=st.integers(0, 5),
-    columns=st.integers(0, 5),
-)
-def test_growing_and_shrinking_are_those_of_a_filter_with_the_edges_repeated(
-    mask: BoolArray, rows: int, columns: int
-) -> None:
-    size = (1, 2 * rows + 1, 2 * columns + 1)
-    bytes_ = mask.view(np.uint8)
-    assert np.array_equal(
-        dilate(mask, rows, columns), ndimage.maximum_filter(bytes_, size, mode="nearest")
-    )
-    assert np.array_equal(
-        erode(mask, rows, columns), ndimage.minimum_filter(bytes_, size, mode="nearest")
-    )
+@given(mask=MASKS | arrays(np.bool_, st.tuples(st.integers(0, 12), st.integers(1, 12))))
+def test_components_are_numbered_as_their_first_voxels_lie(mask: BoolArray) -> None:
+    labels, count = label(mask)
+    plain = np.empty(mask.shape, np.int32)
+    assert count == ndimage.label(mask, output=plain)
+    assert np.array_equal(labels, plain)
+    assert np.array_equal(label(mask[..., ::-1])[0], ndimage.label(mask[..., ::-1])[0])
 
 
 @given(mask=MASKS, smallest=st.integers(1, 9))
@@ -51,6 +41,14 @@ def test_the_bounding_box_holds_the_mask_and_no_empty_plane_at_its_sides() -> No
     mask[2, 3:5, 6] = True
     mask[4, 3, 1] = True
     assert bounding_box(mask) == (slice(2, 5), slice(3, 5), slice(1, 7))
+    assert bounding_box(mask[4]) == (slice(3, 4), slice(1, 2))
+
+
+@given(mask=MASKS)
+def test_the_box_of_a_label_is_that_of_its_mask(mask: BoolArray) -> None:
+    labels = np.where(mask, 3, 2).astype(np.uint8)
+    assert box_of(labels, 3) == (bounding_box(mask) if mask.any() else None)
+    assert box_of(labels, 7) is None
 
 
 def test_the_largest_components_stay_and_holes_are_filled() -> None:
