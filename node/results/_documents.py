@@ -24,6 +24,7 @@ from engines.findings import Analysis, Code, ImageAnalysis, Measurement, Refusal
 from engines.images import SourceFrame
 from node.interfaces import DeviceIdentity, ResultContext, ResultError, SupersededResult
 from node.results import _encoding as encoding
+from node.results import _explicit as explicit
 from node.results import _identity as identity
 from node.results._iod import require_attributes
 from node.results._segments import undrawn_segments
@@ -31,6 +32,10 @@ from node.results._sources import blank_carriers, header_text
 from node.results._text import clean, decimal_string
 
 ENGLISH: Final = SrCode("en-US", "RFC5646", "English (United States)")
+STUDY_INSTANCE_UID: Final = 0x0020000D
+SERIES_INSTANCE_UID: Final = 0x0020000E
+REFERENCED_SERIES: Final = 0x00081115
+REFERENCED_SOPS: Final = 0x00081199
 ABSENT: Final = SrCode("2667000", "SCT", "Absent")
 PRESENT: Final = SrCode("52101004", "SCT", "Present")
 _PROCEDURES: Final = {  # CID 100; anything else is an error to the Connectathon's validator (SR-03)
@@ -53,16 +58,24 @@ class DocumentArguments(TypedDict):
 
 def document_arguments(
     context: ResultContext,
+    content: Dataset,
     *,
     others: Sequence[Dataset] = (),
     previous: Sequence[SupersededResult] = (),
 ) -> DocumentArguments:
     """Return evidence and flags: preliminary and never verified, for no person looked (OBJ-13).
 
-    The evidence here is blank but for its identity; `complete_document` puts the true one in.
+    The evidence here is blank but for its identity, and no more than what the content refers to,
+    which the library checks; `complete_document` puts the true one in.
     """
+    referred = {
+        str(element.value)
+        for element in content.iterall()
+        if element.keyword == "ReferencedSOPInstanceUID"
+    }
     uids = [str(item.SOPInstanceUID) for item in [*context.sources, *others]]
-    carriers = list(blank_carriers(context, CTImageStorage, uids))
+    named = [uid for uid in uids if uid in referred]
+    carriers = list(blank_carriers(context, CTImageStorage, named or uids[:1]))
     return DocumentArguments(
         evidence=carriers,
         is_complete=not shortcoming(context),
@@ -80,11 +93,15 @@ def complete_document(
     others: Sequence[Dataset] = (),
 ) -> None:
     """Settle what the constructor left open in a report."""
-    dataset.CurrentRequestedProcedureEvidenceSequence = _evidence([*context.sources, *others])
     missing = shortcoming(context)
     if missing:
         dataset.CompletionFlagDescription = missing
     encoding.complete(dataset, context, place)
+    explicit.put_items(
+        dataset,
+        "CurrentRequestedProcedureEvidenceSequence",
+        _evidence([*context.sources, *others]),
+    )
 
 
 def shortcoming(context: ResultContext) -> str:
@@ -212,22 +229,21 @@ def _predecessor(item: SupersededResult) -> Dataset:
     return dataset
 
 
-def _evidence(instances: Iterable[Dataset]) -> list[Dataset]:
+def _evidence(instances: Iterable[Dataset]) -> bytes:
     """Group instances by series of the one study (PS3.3 Table C.17-3)."""
     by_series: dict[str, list[Dataset]] = {}
-    study = Dataset()
+    study = ""
     for instance in instances:
-        study.StudyInstanceUID = instance.StudyInstanceUID
-        item = Dataset()
-        item.ReferencedSOPClassUID = instance.SOPClassUID
-        item.ReferencedSOPInstanceUID = instance.SOPInstanceUID
-        by_series.setdefault(str(instance.SeriesInstanceUID), []).append(item)
-    study.ReferencedSeriesSequence = [_series_item(uid, items) for uid, items in by_series.items()]
-    return [study]
+        study = instance.StudyInstanceUID
+        by_series.setdefault(instance.SeriesInstanceUID, []).append(instance)
+    series = b"".join(_series_item(uid, items) for uid, items in by_series.items())
+    return explicit.item(
+        explicit.sequence(REFERENCED_SERIES, series) + explicit.uid(STUDY_INSTANCE_UID, study)
+    )
 
 
-def _series_item(series_instance_uid: str, items: list[Dataset]) -> Dataset:
-    series = Dataset()
-    series.SeriesInstanceUID = series_instance_uid
-    series.ReferencedSOPSequence = items
-    return series
+def _series_item(series_instance_uid: str, instances: Iterable[Dataset]) -> bytes:
+    return explicit.item(
+        explicit.sequence(REFERENCED_SOPS, explicit.references(instances))
+        + explicit.uid(SERIES_INSTANCE_UID, series_instance_uid)
+    )

@@ -15,21 +15,22 @@ from typing import Final
 
 import numpy as np
 from highdicom.spatial import get_volume_positions
-from pydicom.charset import convert_encodings
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 
 from engines.findings import Segment
-from engines.images import BoolArray, Grid, SourceFrame
+from engines.images import BoolArray, Grid, SourceFrame, Vector
+from node.results import _explicit as explicit
 from node.results._text import decimals
 
-PER_FRAME_GROUPS: Final = Tag("PerFrameFunctionalGroupsSequence")
 PIXEL_DATA: Final = Tag("PixelData")
-_ELEMENT: Final = struct.Struct("<HH2sHI")
-_ITEM: Final = struct.Struct("<HHI")
+REFERENCED_FRAME_NUMBER: Final = 0x00081160
+SOURCE_IMAGE: Final = 0x00082112
+DERIVATION_IMAGE: Final = 0x00089124
+IMAGE_POSITION: Final = 0x00200032
+FRAME_CONTENT: Final = 0x00209111
+PLANE_POSITION: Final = 0x00209113
+SEGMENT_IDENTIFICATION: Final = 0x0062000A
 _INDEX_VALUES: Final = struct.Struct("<HH2sHII")
 _SEGMENT_NUMBER: Final = struct.Struct("<HH2sHH")
 
@@ -78,13 +79,11 @@ def complete_frames(
     descending = positions[0] != decimals(grid.positions[slices[0]])
     ranks = {index: rank for rank, index in enumerate(sorted(slices, reverse=descending), 1)}
     ordered = sorted(frames, key=lambda frame: (frame.segment, ranks[frame.slice]))
-    planes = {index: _plane(made[0], grid, index, sources[index]) for index in slices}
+    encoder = _Planes(made[0])
+    planes = {index: encoder.encoded(grid.positions[index], sources[index]) for index in slices}
     numbered = "SegmentIdentificationSequence" in made[0]
     groups = b"".join(_item(f, planes[f.slice], ranks[f.slice], numbered) for f in ordered)
-    dataset[PER_FRAME_GROUPS] = RawDataElement(
-        PER_FRAME_GROUPS, "SQ", len(groups), groups, 0, False, True
-    )
-    dataset.set_original_encoding(False, True, convert_encodings("ISO_IR 192"))  # as they are
+    explicit.put_items(dataset, "PerFrameFunctionalGroupsSequence", groups)
     dataset.NumberOfFrames = len(ordered)
     dataset.add_new(PIXEL_DATA, "OB", _packed(segments, ordered))
     if "DimensionOrganizationType" in dataset and not _regular(grid, slices):
@@ -105,43 +104,54 @@ def _position(groups: Dataset) -> list[str]:
     return decimals(groups.PlanePositionSequence[0].ImagePositionPatient)
 
 
-def _plane(made: Dataset, grid: Grid, index: int, source: SourceFrame) -> tuple[bytes, bytes]:
-    """Encode what all frames on a slice share: the source that they come from, and the place."""
-    reference = made.DerivationImageSequence[0].SourceImageSequence[0]
-    reference.ReferencedSOPClassUID = source.sop_class_uid
-    reference.ReferencedSOPInstanceUID = source.sop_instance_uid
-    if source.frame is not None:
-        reference.ReferencedFrameNumber = source.frame
-    elif "ReferencedFrameNumber" in reference:
-        del reference.ReferencedFrameNumber
-    made.PlanePositionSequence[0].ImagePositionPatient = decimals(grid.positions[index])
-    return _encoded(made, "DerivationImageSequence"), _encoded(made, "PlanePositionSequence")
+class _Planes:
+    """Encodes what all frames on a slice share: the source that they come from, and the place.
+
+    `made` is the functional groups of a frame as the library makes them.
+    """
+
+    def __init__(self, made: Dataset) -> None:
+        derivation = made.DerivationImageSequence[0]
+        self._reference = explicit.elements_of(derivation.SourceImageSequence[0])
+        self._reference.pop(REFERENCED_FRAME_NUMBER, None)
+        self._derivation = explicit.elements_of(derivation)
+        self._place = explicit.elements_of(made.PlanePositionSequence[0])
+
+    def encoded(self, position: Vector, source: SourceFrame) -> tuple[bytes, bytes]:
+        """Return the derivation of the frames on a slice, and their position."""
+        named = {
+            explicit.REFERENCED_SOP_CLASS_UID: source.sop_class_uid,
+            explicit.REFERENCED_SOP_INSTANCE_UID: source.sop_instance_uid,
+        }
+        reference = self._reference | {tag: explicit.uid(tag, uid) for tag, uid in named.items()}
+        if source.frame is not None:
+            number = str(source.frame).encode("ascii")
+            reference[REFERENCED_FRAME_NUMBER] = explicit.element(
+                REFERENCED_FRAME_NUMBER, b"IS", number
+            )
+        derivation = {SOURCE_IMAGE: _one(SOURCE_IMAGE, explicit.in_order(reference))}
+        where = "\\".join(decimals(position)).encode("ascii")
+        place = {IMAGE_POSITION: explicit.element(IMAGE_POSITION, b"DS", where)}
+        return (
+            _one(DERIVATION_IMAGE, explicit.in_order(self._derivation | derivation)),
+            _one(PLANE_POSITION, explicit.in_order(self._place | place)),
+        )
 
 
-def _encoded(groups: Dataset, keyword: str) -> bytes:
-    alone = Dataset()
-    alone.add(groups[keyword])
-    stream = DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = False, True
-    write_dataset(stream, alone)
-    return stream.getvalue()
+def _one(tag: int, content: bytes) -> bytes:
+    """Encode a sequence of one item."""
+    return explicit.sequence(tag, explicit.item(content))
 
 
 def _item(frame: Frame, plane: tuple[bytes, bytes], rank: int, numbered: bool) -> bytes:
     """Encode the functional groups of one frame, in the order of their tags."""
     derivation, position = plane
     content = _INDEX_VALUES.pack(0x0020, 0x9157, b"UL", 8, frame.segment, rank)
-    body = derivation + _sequence(0x0020, 0x9111, content) + position
+    body = derivation + _one(FRAME_CONTENT, content) + position
     if numbered:
         number = _SEGMENT_NUMBER.pack(0x0062, 0x000B, b"US", 2, frame.segment)
-        body += _sequence(0x0062, 0x000A, number)
-    return _ITEM.pack(0xFFFE, 0xE000, len(body)) + body
-
-
-def _sequence(group: int, element: int, item: bytes) -> bytes:
-    """Encode a sequence of one item (PS3.5 7.5)."""
-    head = _ELEMENT.pack(group, element, b"SQ", 0, len(item) + _ITEM.size)
-    return head + _ITEM.pack(0xFFFE, 0xE000, len(item)) + item
+        body += _one(SEGMENT_IDENTIFICATION, number)
+    return explicit.item(body)
 
 
 def _packed(segments: Sequence[Segment], frames: Sequence[Frame]) -> bytes:

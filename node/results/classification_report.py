@@ -89,7 +89,7 @@ def _encode(
     previous = [item for item in context.superseded if item.writer == place.writer]
     return Comprehensive3DSR(
         content=report[0],
-        **documents.document_arguments(context, previous=previous),
+        **documents.document_arguments(context, report[0], previous=previous),
         **encoding.common_arguments(context, place),
     )
 

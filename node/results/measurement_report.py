@@ -94,7 +94,7 @@ def _encode(context: ResultContext, analysis: Analysis, place: encoding.Place) -
     return Comprehensive3DSR(
         content=report[0],
         **documents.document_arguments(
-            context, others=context.written.get(SEGMENTATION, ()), previous=previous
+            context, report[0], others=context.written.get(SEGMENTATION, ()), previous=previous
         ),
         **encoding.common_arguments(context, place),
     )

@@ -26,6 +26,7 @@ from engines.findings import Analysis, Outcome, Segment
 from engines.images import Grid
 from node.interfaces import ResultContext, ResultError, ResultWriter
 from node.results import _encoding as encoding
+from node.results import _explicit as explicit
 from node.results import _identity as identity
 from node.results._segmentation_check import compare_with_outcome
 from node.results._segmentation_frames import complete_frames, frames_of
@@ -41,6 +42,8 @@ from node.results._sources import (
 from node.results._text import clean, decimals
 
 SERIES_NUMBER: Final = 9001
+REFERENCED_INSTANCES: Final = 0x0008114A
+SERIES_INSTANCE_UID: Final = 0x0020000E
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 _LOSSY: Final = (
     "LossyImageCompression",
@@ -77,13 +80,13 @@ class SegmentationWriter(ResultWriter):
             for index in slices:
                 source_of(headers, analysis.sources[index])
             dataset = _made_around(context, analysis, place, _a_pixel_each(analysis.grid, slices))
-            _refer_to_sources(dataset, context)
             _settle_pixel_measures(dataset, analysis.grid)
             _tell_of_compression(dataset, context)
             dataset.ContentCreatorName = ""  # Type 2; nobody drew it (PS3.3 Table 10-12)
             encoding.complete(dataset, context, place)
             sources = {index: analysis.sources[index] for index in slices}
             complete_frames(dataset, segments, frames, analysis.grid, sources)
+            _refer_to_sources(dataset, context)
         return (dataset,)
 
     def check(self, path: Path, context: ResultContext) -> None:
@@ -216,22 +219,11 @@ def _tell_of_compression(dataset: Dataset, context: ResultContext) -> None:
 
 def _refer_to_sources(dataset: Dataset, context: ResultContext) -> None:
     """Name every source instance (OBJ-10)."""
-    dataset.SourceImageSequence = [
-        _reference(s.SOPClassUID, s.SOPInstanceUID) for s in context.sources
-    ]
-    series = Dataset()
-    series.SeriesInstanceUID = context.sources[0].SeriesInstanceUID
-    series.ReferencedInstanceSequence = [
-        _reference(s.SOPClassUID, s.SOPInstanceUID) for s in context.sources
-    ]
-    dataset.ReferencedSeriesSequence = [series]
-
-
-def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = sop_class_uid
-    item.ReferencedSOPInstanceUID = sop_instance_uid
-    return item
+    named = explicit.references(context.sources)
+    series = explicit.uid(SERIES_INSTANCE_UID, context.sources[0].SeriesInstanceUID)
+    instances = explicit.sequence(REFERENCED_INSTANCES, named)
+    explicit.put_items(dataset, "SourceImageSequence", named)
+    explicit.put_items(dataset, "ReferencedSeriesSequence", explicit.item(instances + series))
 
 
 def _settle_pixel_measures(dataset: Dataset, grid: Grid) -> None:

@@ -74,9 +74,10 @@ class TextReportWriter(ResultWriter):
                 series_number=SERIES_NUMBER,
                 description=encoding.described(context, "report"),
             )
+            content = _content(context)
             dataset = EnhancedSR(
-                content=_content(context),
-                **documents.document_arguments(context, previous=_previous(context)),
+                content=content,
+                **documents.document_arguments(context, content, previous=_previous(context)),
                 **encoding.common_arguments(context, place),
             )
             documents.complete_document(dataset, context, place)
