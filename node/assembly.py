@@ -78,7 +78,7 @@ def completion_sweeps(
     )
     seconds = settings.completion.sweep_seconds
     sweeps = [
-        Sweep(name="completion", seconds=seconds, run=completion.sweep),
+        Sweep(name="completion", seconds=seconds, run=completion.sweep, due=completion.next_due),
         Sweep(name="expectations", seconds=FORGET_SECONDS, run=completion.forget),
     ]
     query = settings.completion.query

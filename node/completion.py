@@ -34,6 +34,7 @@ QuietTime: TypeAlias = Callable[[str, str], float]
 """(modality, calling AE title) -> seconds after the last instance until a study is complete."""
 
 KEPT_DAYS: Final = 30
+AHEAD_SECONDS: Final = 1.0  # before its quiet time is over, the headers of a study are read
 LOOK_SECONDS: Final = 2.0  # until a study that waits for something is looked at again
 BYTES_DELETED: Final = "BYTES_DELETED"
 """Why a study is not read: retention deleted some of it before more of it came."""
@@ -96,7 +97,8 @@ class Completion:
 
     def sweep(self) -> None:
         """Complete what is due, route what is complete. One bad study stops no other."""
-        if not self._expectations.any_to_close_or_route():
+        ahead = timedelta(seconds=AHEAD_SECONDS)
+        if not self._expectations.any_to_close_or_route(ahead=ahead):
             return
         if (self._studies.due(limit=1) or self._expectations.counted()) and self._settled():
             for study in self._expectations.counted():
@@ -105,12 +107,18 @@ class Completion:
                 self._guarded(study, self._complete)
         for study in self._studies.to_route():
             self._guarded(study, self._route)
+        for study in self._studies.due(ahead=ahead):
+            self._guarded(study, self._header_evidence)  # remembered until it is due
+
+    def next_due(self) -> datetime | None:
+        """Return when a study falls quiet next, for a sweep to come then; None: none will."""
+        return self._expectations.next_due()
 
     def forget(self) -> None:
         """Remove what was said so long ago that no study waits for it."""
         self._expectations.forget(self._clock() - timedelta(days=KEPT_DAYS))
 
-    def _guarded(self, study: StudyRecord, act: Callable[[StudyRecord], None]) -> None:
+    def _guarded(self, study: StudyRecord, act: Callable[[StudyRecord], object]) -> None:
         try:
             act(study)
         except NoRulesError as error:

@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
+
+from node.clock import Clock, system_clock
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """Something to do every so many seconds."""
+    """Something to do every so many seconds; `due` says when it is to be done before that."""
 
     name: str
     seconds: float
     run: Callable[[], object]
+    due: Callable[[], datetime | None] = lambda: None
 
 
 class Scheduler:
     """Runs sweeps in the background, each at most once at a time."""
 
-    def __init__(self, sweeps: tuple[Sweep, ...]) -> None:
+    def __init__(self, sweeps: tuple[Sweep, ...], clock: Clock = system_clock) -> None:
+        self._clock = clock
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._scheduler.add_listener(_report, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
         for sweep in sweeps:
             self._scheduler.add_job(
-                sweep.run,
+                self._sweep,
                 "interval",
+                args=(sweep,),
                 seconds=sweep.seconds,
                 id=sweep.name,
                 coalesce=True,
                 max_instances=1,
                 misfire_grace_time=None,
             )
+
+    def _sweep(self, sweep: Sweep) -> None:
+        sweep.run()
+        due = sweep.due()
+        if due is not None and due < self._clock() + timedelta(seconds=sweep.seconds):
+            with suppress(JobLookupError):  # it was stopped meanwhile
+                self._scheduler.modify_job(sweep.name, next_run_time=due)
 
     def start(self) -> None:
         """Begin to sweep."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Select, bindparam, delete, exists, literal, or_, select
+from sqlalchemy import Select, bindparam, delete, exists, func, literal, or_, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -190,12 +190,21 @@ class ExpectationStore:
         query = _receiving().where(said, Study.complete_after > self._clock())
         return self._read(query.order_by(Study.last_received_at.desc()).limit(limit))
 
-    def any_to_close_or_route(self) -> bool:
+    def any_to_close_or_route(self, *, ahead: timedelta = timedelta()) -> bool:
         """Say whether `counted`, or a store's `due` or `to_route`, may find a study: a cheap look.
 
+        With `ahead`, those too that fall quiet by then.
         It asks at each look of an idle node, and of one whose scanners send for hours.
         """
-        return self._database.finds(ANY_TO_CLOSE_OR_ROUTE, now=self._clock())
+        return self._database.finds(ANY_TO_CLOSE_OR_ROUTE, now=self._clock() + ahead)
+
+    def next_due(self) -> datetime | None:
+        """Return when the next receiving study will have fallen quiet; None: there is none."""
+        query = select(func.min(Study.complete_after)).where(
+            Study.state == StudyState.RECEIVING.value, Study.complete_after > self._clock()
+        )
+        with self._database.reading() as session:
+            return session.scalar(query)
 
     def received(self, study_id: int) -> Mapping[str, frozenset[str]]:
         """Return the SOP Instance UIDs that are held of a study, by Series Instance UID."""

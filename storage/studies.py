@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Select, func, or_, select
@@ -95,10 +95,11 @@ class StudyStore:
 
     # ------------------------------------------------------------ completing and routing
 
-    def due(self, limit: int = 100) -> Sequence[StudyRecord]:
+    def due(self, limit: int = 100, *, ahead: timedelta = timedelta()) -> Sequence[StudyRecord]:
         """Return receiving studies that fell quiet and that no open association carries (R2).
 
-        An association that brought only earlier revisions holds nothing.
+        An association that brought only earlier revisions holds nothing. With `ahead`, those too
+        that will have fallen quiet by then, if nothing more comes.
         """
         holder = aliased(Study)
         held = (
@@ -114,7 +115,7 @@ class StudyStore:
             select(Study)
             .where(
                 Study.state == StudyState.RECEIVING.value,
-                Study.complete_after <= self._clock(),
+                Study.complete_after <= self._clock() + ahead,
                 Study.id.not_in(held),
             )
             .order_by(Study.complete_after)

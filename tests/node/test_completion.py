@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,26 @@ def test_study_is_complete_after_its_quiet_time_and_gets_its_jobs(
     assert study.evidence["kind"] == "quiet time"
     (job,) = bench.jobs.list()
     assert (job.rule, job.engine, job.rule_revision) == ("ct", "e", 1)
+
+
+def test_headers_are_read_before_the_quiet_time_is_over(
+    bench: Bench, series: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    call = bench.sandbox.call
+
+    def counted(operation: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        asked.append(operation)
+        return call(operation, *arguments, **options)
+
+    monkeypatch.setattr(bench.sandbox, "call", counted)
+    bench.receive(series)
+    bench.sweep_after(8)
+    assert (asked, bench.completion.next_due()) == ([], bench.now + timedelta(seconds=2))
+    assert bench.sweep_after(1.5).state is StudyState.RECEIVING
+    assert asked == ["read_values"]
+    assert bench.sweep_after(0.5).state is StudyState.ROUTED
+    assert asked == ["read_values"]
 
 
 def test_each_instance_starts_the_quiet_time_again(bench: Bench, series: list[Path]) -> None:

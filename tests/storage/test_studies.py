@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from storage.expectations import ExpectationStore
 from storage.records import NotFoundError, StudyAttributes
 from storage.states import AssociationState, JobState, StudyState, TransitionError
 from tests.storage.holding import QUIET, STUDY, Holding, routing
@@ -25,6 +26,23 @@ def test_a_study_is_due_when_it_fell_quiet(held: Holding) -> None:
     assert due(held) == []
     held.clock.advance(1)
     assert due(held) == [STUDY]
+
+
+def test_a_study_that_falls_quiet_soon_is_known_before(held: Holding) -> None:
+    said = ExpectationStore(held.database, held.clock)
+    assert said.next_due() is None
+    held.receive()
+    falls_quiet = held.clock() + timedelta(seconds=QUIET)
+    assert said.next_due() == falls_quiet
+    held.clock.advance(QUIET - 2)
+    assert held.studies.due(ahead=timedelta(seconds=1)) == []
+    held.clock.advance(1)
+    assert [item.study_instance_uid for item in held.studies.due(ahead=timedelta(seconds=1))] == [
+        STUDY
+    ]
+    assert said.next_due() == falls_quiet
+    held.clock.advance(1)
+    assert said.next_due() is None
 
 
 def test_an_open_association_that_carried_the_study_holds_it(held: Holding) -> None:
