@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from engines.images import Grid, SourceFrame
 
 MaskArray: TypeAlias = npt.NDArray[np.bool_]
+LabelArray: TypeAlias = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,10 @@ class Measurement:
 class Segment:
     """A region on the source grid with what was measured in it.
 
-    `mask` is bool [slice, row, column] and has the shape of the analysis's grid, voxel for voxel.
-    `key` is stable over re-runs of an engine: tracking identifiers are made from it.
-    `colour` is sRGB, 0-255.
+    It is where `labels`, uint8 [slice, row, column] on the analysis's grid, voxel for voxel, are
+    `value`: the segments of an analysis share one array, and no mask of each has to be kept.
+    `by_slice` counts its voxels on each slice. `key` is stable over re-runs of an engine: tracking
+    identifiers are made from it. `colour` is sRGB, 0-255.
     """
 
     key: str
@@ -53,8 +55,23 @@ class Segment:
     region: Code | None = None
     laterality: Code | None = None
     colour: tuple[int, int, int]
-    mask: MaskArray
+    labels: LabelArray
+    value: int = 1
     measurements: tuple[Measurement, ...] = ()
+    by_slice: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        counts = [np.count_nonzero(plane == self.value) for plane in self.labels]
+        object.__setattr__(self, "by_slice", np.array(counts, np.int64))
+
+    @property
+    def mask(self) -> MaskArray:
+        """Which voxels belong to it: bool [slice, row, column], made anew at each call."""
+        return np.asarray(self.labels == self.value)
+
+    def plane(self, index: int) -> MaskArray:
+        """Return the mask on one slice: bool [row, column]."""
+        return np.asarray(self.labels[index] == self.value)
 
 
 Finding: TypeAlias = Segment

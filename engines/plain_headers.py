@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -75,6 +75,16 @@ class PlainHeader:
     pixel_data: Extent
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainElements:
+    """Elements of a plain header by tag, as they are encoded: with `implicit`, VRs are empty."""
+
+    values: Mapping[int, RawValue]
+    implicit: bool
+    transfer_syntax_uid: str
+    pixel_data: Extent
+
+
 def read_plain_header(file: InstanceFile, *, byte_limit: int) -> PlainHeader | None:
     """Walk the header of one file; None where pydicom has to read it.
 
@@ -85,38 +95,56 @@ def read_plain_header(file: InstanceFile, *, byte_limit: int) -> PlainHeader | N
     try:
         with file.open_unbuffered() as stream:
             if stream.size <= byte_limit:
-                return _walk(stream)
+                return _plain_header(_walk(stream, TAGS))
     except (OSError, UnusualError):
         pass
     return None
 
 
-def _walk(stream: ByteRange) -> PlainHeader:
+def read_plain_elements(file: InstanceFile, wanted: Set[int]) -> PlainElements | None:
+    """Walk the header of one file for some elements; None where pydicom has to read it."""
+    try:
+        with file.open_unbuffered() as stream:
+            return _walk(stream, wanted)
+    except (OSError, UnusualError):
+        return None
+
+
+def _plain_header(found: PlainElements) -> PlainHeader:
+    try:
+        attributes = _attributes(found.values, implicit=found.implicit)
+    except UnusualError:
+        attributes = None
+    return PlainHeader(
+        attributes=attributes,
+        transfer_syntax_uid=found.transfer_syntax_uid,
+        pixel_data=found.pixel_data,
+    )
+
+
+def _walk(stream: ByteRange, wanted: Set[int]) -> PlainElements:
     for size in WINDOWS:
         try:
-            return _walk_window(stream, stream.read_at(0, size))
+            return _walk_window(stream, stream.read_at(0, size), wanted)
         except ShortWindowError:
             continue
     raise UnusualError("a header of many bytes")
 
 
-def _walk_window(stream: ByteRange, window: bytes) -> PlainHeader:
+def _walk_window(stream: ByteRange, window: bytes, wanted: Set[int]) -> PlainElements:
     start, transfer_syntax = _file_meta(window, stream.size)
     implicit = IMPLICIT[transfer_syntax]
     if implicit and EXPLICIT_VR(window, start + 4):
         raise UnusualError("explicit value representations where implicit ones are announced")
     walk = ElementWalk(window, stream.size, implicit=implicit)
-    found, at = walk.collect(start, TAGS, above=LAST_META, stop=FLOAT_PIXEL_DATA)
+    found, at = walk.collect(start, wanted, above=LAST_META, stop=FLOAT_PIXEL_DATA)
     pixel_data = _pixel_data(walk, window, at, stream.size)
     behind = pixel_data.offset + pixel_data.length
     if behind < stream.size:
         _check_behind(stream, behind, implicit=implicit)
-    try:
-        attributes = _attributes(found, implicit=implicit)
-    except UnusualError:
-        attributes = None
-    return PlainHeader(
-        attributes=attributes,
+    return PlainElements(
+        values=found,
+        implicit=implicit,
         transfer_syntax_uid=transfer_syntax.decode("ascii"),
         pixel_data=pixel_data,
     )

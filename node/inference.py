@@ -6,7 +6,7 @@ Everything here runs in the child process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -22,7 +22,6 @@ from engines.package import EnginePackage, load_package
 from engines.probe import probe
 from engines.release import release_rung
 from engines.verify import Verdict, verify_package
-from node.field_values import read_dataset
 from node.interfaces import (
     DeviceIdentity,
     EngineIdentity,
@@ -39,6 +38,7 @@ from node.messages import (
     VerifyRequest,
 )
 from node.plugins import discover
+from node.source_headers import read_sources
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -252,11 +252,9 @@ def _parameters(package: EnginePackage, job: JobRequest) -> tuple[tuple[str, str
 
 def _sources(job: JobRequest, outcome: Outcome) -> tuple[Dataset, ...]:
     """Read the headers of what the outcome refers to, each instance once, in its order."""
-    files = {item.sop_instance_uid: item for item in job.instances}
+    files = {item.sop_instance_uid: item for item in _instances(job)}
     uids = dict.fromkeys(source.sop_instance_uid for source in outcome.sources)
-    wanted: Sequence[str] = tuple(uids) or tuple(files)
-    found = [files[uid] for uid in wanted]
-    return tuple(read_dataset(file.path, file.offset, file.length) for file in found)
+    return read_sources([files[uid] for uid in (uids or files)])
 
 
 def _write(context: ResultContext, staging: Path, stages: _Stages) -> tuple[ResultMessage, ...]:

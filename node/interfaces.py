@@ -288,7 +288,9 @@ class ResultContext:
 
     `sources` are the headers (no pixel data) of the instances the outcome refers to, one per
     distinct SOP Instance UID, in grid order; for a refusal without sources: headers of the job's
-    instances, so that patient and study are known. `generation` is the study revision, from 1.
+    instances, so that patient and study are known. That of the first instance of each series is
+    whole; of others only `node.source_headers.OWN_KEYWORDS` may be there. `generation` is the
+    study revision, from 1.
     `written` are the objects of the writers that ran before, by writer name.
     `series_instance_uids` are the job's series; where empty, those of the sources stand for them.
     """

@@ -1,8 +1,10 @@
 """From the last C-STORE response to the SEG at the PACS: each stage of one CT, by the node's rows.
 
 `python deploy/bench/turnaround.py [--slices 300] [--repetitions 3]` runs a node with the reference
-engine and a stand-in PACS, sends a synthetic CT, and prints seconds by stage. The quiet time and
-the network's forward passes are told, and left out of the sum.
+engine and a stand-in PACS, sends a synthetic CT, and prints seconds by stage. The quiet time, the
+network's forward passes and what the stand-in PACS does with a SEG that it has received are told,
+and left out of the sum: they are not this node's. The first study is left out too: its sandbox has
+to start. Beside the median stands the least, which other work on the machine lengthens least.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from pydicom import FileDataset, dcmread
+from pynetdicom.events import Event
 
 CODE: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CODE))
@@ -45,6 +48,7 @@ SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
 LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 GOAL_SECONDS: Final = 1.0
+REACHED: Final = "without quiet time, forward, PACS"
 
 CONFIGURATION: Final = """
 [node]
@@ -80,6 +84,20 @@ engines = ["ct-body-composition"]
 destinations = ["pacs"]
 conditions = {field = "Modality", op = "equals", value = "CT", level = "series"}
 """
+
+
+class TimedPacs(StandInPacs):
+    """A stand-in PACS that keeps the seconds from a whole object to its answer, by class."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ae_title="PACS")
+        self.seconds: dict[str, float] = {}
+
+    def _on_store(self, event: Event) -> int:
+        since = time.monotonic()
+        status = super()._on_store(event)
+        self.seconds[str(event.request.AffectedSOPClassUID)] = time.monotonic() - since
+        return status
 
 
 @contextmanager
@@ -129,8 +147,13 @@ def send(files: Sequence[Path], port: int) -> datetime:
     return answered[-1]
 
 
-def stages(stores: Stores, study_instance_uid: str, last: datetime) -> dict[str, float]:
-    """Return the seconds of each stage, from the rows of a study whose results are delivered."""
+def stages(
+    stores: Stores, study_instance_uid: str, last: datetime, in_pacs: float
+) -> dict[str, float]:
+    """Return the seconds of each stage, from the rows of a study whose results are delivered.
+
+    `in_pacs` is how long the PACS took to answer a SEG that it had received.
+    """
     study = stores.studies.get(study_instance_uid)
     (job,) = stores.jobs.list(study_id=study.id)
     events = {item.action: item.at for item in stores.events.timeline(study.id)}
@@ -150,11 +173,12 @@ def stages(stores: Stores, study_instance_uid: str, last: datetime) -> dict[str,
         "start": (job.started_at - routed).total_seconds(),
         **{f"job: {name}": seconds for name, seconds in job.timings.items()},
         "job: rest": ran - sum(job.timings.values()),
-        "deliver SEG": (max(sent) - job.finished_at).total_seconds(),
+        "deliver SEG": (max(sent) - job.finished_at).total_seconds() - in_pacs,
+        "in the PACS": in_pacs,
         "whole": (max(sent) - last).total_seconds(),
     }
     forward = found.get(f"job: {FORWARD}", 0.0)
-    found["without quiet time and forward"] = found["whole"] - QUIET_SECONDS - forward
+    found[REACHED] = found["whole"] - QUIET_SECONDS - forward - in_pacs
     return found
 
 
@@ -170,7 +194,7 @@ def _delivered(stores: Stores, study_instance_uid: str) -> bool:
 def measure(folder: Path, slices: int, repetitions: int) -> list[dict[str, float]]:
     """Run the way a number of times, each with a new study; the first warms up and is left out."""
     runs = []
-    pacs = StandInPacs(folder / "pacs", ae_title="PACS")
+    pacs = TimedPacs(folder / "pacs")
     pacs.start()
     try:
         with running_node(folder, pacs.port) as port:
@@ -184,7 +208,7 @@ def measure(folder: Path, slices: int, repetitions: int) -> list[dict[str, float
                 study = str(_header(files[0]).StudyInstanceUID)
                 last = send(files, port)
                 _wait(lambda study=study: _delivered(stores, study), "the results")  # type: ignore[misc]
-                runs.append(stages(stores, study, last))
+                runs.append(stages(stores, study, last, pacs.seconds[SEGMENTATION]))
             stores.database.close()
     finally:
         pacs.stop()
@@ -224,10 +248,12 @@ def main() -> None:
     root = options.root or Path("/dev/shm")  # noqa: S108 - the bench says so
     with tempfile.TemporaryDirectory(dir=root) as folder:
         runs = measure(Path(folder), options.slices, options.repetitions)
-    print(f"seconds, median of {len(runs)}: a CT of {options.slices} slices, one engine")
+    print(f"seconds of {len(runs)} runs: a CT of {options.slices} slices, one engine")
+    print(f"  {'':36}{'median':>8}{'least':>8}")
     for name in runs[0]:
-        print(f"  {name:34}{statistics.median(run.get(name, 0.0) for run in runs):8.3f}")
-    reached = statistics.median(run["without quiet time and forward"] for run in runs)
+        values = [run.get(name, 0.0) for run in runs]
+        print(f"  {name:36}{statistics.median(values):8.3f}{min(values):8.3f}")
+    reached = statistics.median(run[REACHED] for run in runs)
     print(f"goal <= {GOAL_SECONDS:g} s: {'met' if reached <= GOAL_SECONDS else 'missed'}")
     if options.json:
         options.json.write_text(json.dumps(runs, indent=1))

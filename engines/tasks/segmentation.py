@@ -347,7 +347,8 @@ def _segments(
             region=segment.region.code() if segment.region else None,
             laterality=segment.laterality.code() if segment.laterality else None,
             colour=segment.colour,
-            mask=labels == segment.value,
+            labels=labels,
+            value=segment.value,
             measurements=tuple(measure(volume, found, slice_index)),
         )
 

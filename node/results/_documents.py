@@ -23,6 +23,7 @@ from pydicom.uid import CTImageStorage
 from engines.findings import Analysis, Code, ImageAnalysis, Measurement, Refusal
 from engines.images import SourceFrame
 from node.interfaces import DeviceIdentity, ResultContext, ResultError, SupersededResult
+from node.results import _encoded_items as encoded
 from node.results import _encoding as encoding
 from node.results import _explicit as explicit
 from node.results import _identity as identity
@@ -32,10 +33,7 @@ from node.results._sources import blank_carriers, header_text
 from node.results._text import clean, decimal_string
 
 ENGLISH: Final = SrCode("en-US", "RFC5646", "English (United States)")
-STUDY_INSTANCE_UID: Final = 0x0020000D
-SERIES_INSTANCE_UID: Final = 0x0020000E
-REFERENCED_SERIES: Final = 0x00081115
-REFERENCED_SOPS: Final = 0x00081199
+EVIDENCE: Final = "CurrentRequestedProcedureEvidenceSequence"
 ABSENT: Final = SrCode("2667000", "SCT", "Absent")
 PRESENT: Final = SrCode("52101004", "SCT", "Present")
 _PROCEDURES: Final = {  # CID 100; anything else is an error to the Connectathon's validator (SR-03)
@@ -99,7 +97,7 @@ def complete_document(
     encoding.complete(dataset, context, place)
     explicit.put_items(
         dataset,
-        "CurrentRequestedProcedureEvidenceSequence",
+        EVIDENCE,
         _evidence([*context.sources, *others]),
     )
 
@@ -205,18 +203,18 @@ def check_document(dataset: Dataset, context: ResultContext, others: Sequence[Da
     Raises:
         ResultError: naming what is wrong.
     """
-    require_attributes(dataset)
+    require_attributes(dataset, walked=(EVIDENCE,))
     flags = (dataset.CompletionFlag, dataset.VerificationFlag, dataset.PreliminaryFlag)
     wanted = ("PARTIAL" if shortcoming(context) else "COMPLETE", "UNVERIFIED", "PRELIMINARY")
     if flags != wanted:
         raise ResultError(f"the flags are {flags}, not {wanted} (OBJ-13)")
-    listed = {
-        str(instance.ReferencedSOPInstanceUID)
-        for study in dataset.CurrentRequestedProcedureEvidenceSequence
-        for series in study.ReferencedSeriesSequence
-        for instance in series.ReferencedSOPSequence
-    }
-    if listed != {str(item.SOPInstanceUID) for item in [*context.sources, *others]}:
+    listed = encoded.referenced_instances(
+        dataset,
+        EVIDENCE,
+        (encoded.STUDY_INSTANCE_UID, encoded.REFERENCED_SERIES),
+        (encoded.SERIES_INSTANCE_UID, encoded.REFERENCED_SOPS),
+    )
+    if set(listed) != {str(item.SOPInstanceUID) for item in [*context.sources, *others]}:
         raise ResultError("the evidence is not the sources and what was made of them (OBJ-11)")
 
 
@@ -238,12 +236,13 @@ def _evidence(instances: Iterable[Dataset]) -> bytes:
         by_series.setdefault(instance.SeriesInstanceUID, []).append(instance)
     series = b"".join(_series_item(uid, items) for uid, items in by_series.items())
     return explicit.item(
-        explicit.sequence(REFERENCED_SERIES, series) + explicit.uid(STUDY_INSTANCE_UID, study)
+        explicit.sequence(encoded.REFERENCED_SERIES, series)
+        + explicit.uid(encoded.STUDY_INSTANCE_UID, study)
     )
 
 
 def _series_item(series_instance_uid: str, instances: Iterable[Dataset]) -> bytes:
     return explicit.item(
-        explicit.sequence(REFERENCED_SOPS, explicit.references(instances))
-        + explicit.uid(SERIES_INSTANCE_UID, series_instance_uid)
+        explicit.sequence(encoded.REFERENCED_SOPS, explicit.references(instances))
+        + explicit.uid(encoded.SERIES_INSTANCE_UID, series_instance_uid)
     )

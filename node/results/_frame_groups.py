@@ -6,7 +6,6 @@ the time that it takes to read it.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -15,8 +14,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from engines.elements import ITEM, ElementWalk, RawValue, UnusualError
+from engines.elements import UnusualError
 from node.interfaces import ResultError
+from node.results._encoded_items import elements_in, items_of, only_item
 
 PER_FRAME_GROUPS: Final = Tag("PerFrameFunctionalGroupsSequence")
 DERIVATION_IMAGE: Final = 0x00089124
@@ -27,8 +27,6 @@ PLANE_POSITION: Final = 0x00209113
 IMAGE_POSITION: Final = 0x00200032
 SEGMENT_IDENTIFICATION: Final = 0x0062000A
 SEGMENT_NUMBER: Final = 0x0062000B
-_END: Final = 0x1_0000_0000
-_HEAD: Final = struct.Struct("<HHI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,8 @@ def frame_groups(written: Dataset) -> Iterator[FrameGroups]:
     places: dict[tuple[bytes, bytes], FramePlace] = {}
     shared: int | None = None
     try:
-        for item in _items(element.value):
-            groups = _elements(item, DERIVATION_IMAGE, PLANE_POSITION, SEGMENT_IDENTIFICATION)
+        for item in items_of(element.value):
+            groups = elements_in(item, DERIVATION_IMAGE, PLANE_POSITION, SEGMENT_IDENTIFICATION)
             key = groups[DERIVATION_IMAGE], groups[PLANE_POSITION]
             if key not in places:
                 places[key] = _place(*key)
@@ -78,9 +76,9 @@ def frame_groups(written: Dataset) -> Iterator[FrameGroups]:
 
 
 def _place(derivation: bytes, position: bytes) -> FramePlace:
-    source = _only(_elements(_only(derivation), SOURCE_IMAGE)[SOURCE_IMAGE])
-    named = _elements(source, SOP_INSTANCE_UID, FRAME_NUMBER)
-    where = _elements(_only(position), IMAGE_POSITION)[IMAGE_POSITION]
+    source = only_item(elements_in(only_item(derivation), SOURCE_IMAGE)[SOURCE_IMAGE])
+    named = elements_in(source, SOP_INSTANCE_UID, FRAME_NUMBER)
+    where = elements_in(only_item(position), IMAGE_POSITION)[IMAGE_POSITION]
     return FramePlace(
         position=tuple(float(value) for value in where.decode("ascii").split("\\")),
         source_uid=named[SOP_INSTANCE_UID].rstrip(b"\0 ").decode("ascii"),
@@ -89,40 +87,10 @@ def _place(derivation: bytes, position: bytes) -> FramePlace:
 
 
 def _segment_number(sequence: bytes) -> int:
-    value = _elements(_only(sequence), SEGMENT_NUMBER)[SEGMENT_NUMBER]
+    value = elements_in(only_item(sequence), SEGMENT_NUMBER)[SEGMENT_NUMBER]
     return int.from_bytes(value, "little")
 
 
 def _shared_segment_number(written: Dataset) -> int:
     groups = written.SharedFunctionalGroupsSequence[0]
     return int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-
-
-def _elements(item: bytes, *wanted: int) -> dict[int, bytes]:
-    """Return the values of wanted elements of an item, as they are encoded."""
-    walk = ElementWalk(item, len(item), implicit=False)
-    found: dict[int, RawValue]
-    found, _ = walk.collect(0, frozenset(wanted), above=-1, stop=_END)
-    return {tag: value for tag, (_, value) in found.items()}
-
-
-def _only(sequence: bytes) -> bytes:
-    """Return the one item of a sequence."""
-    items = list(_items(sequence))
-    if len(items) != 1:
-        raise UnusualError("not one item")
-    return items[0]
-
-
-def _items(sequence: bytes) -> Iterator[bytes]:
-    """Yield the items of a sequence; each states its length (PS3.5 7.5.1)."""
-    at = 0
-    while at < len(sequence):
-        begin = at + _HEAD.size
-        if begin > len(sequence):
-            raise UnusualError("a sequence ends inside the head of an item")
-        group, element, length = _HEAD.unpack_from(sequence, at)
-        at = begin + length
-        if (group << 16 | element) != ITEM or at > len(sequence):
-            raise UnusualError("no item of defined length where one has to be")
-        yield sequence[begin:at]

@@ -14,16 +14,17 @@ from pydicom.dataset import Dataset
 from engines.findings import Analysis, Segment
 from engines.images import BoolArray, Grid, SourceFrame
 from node.interfaces import ResultContext, ResultError
+from node.results import _encoded_items as encoded
 from node.results import _identity as identity
 from node.results._frame_groups import FramePlace, frame_groups
 from node.results._iod import require_attributes
-from node.results._segmentation_frames import filled_slices
 from node.results._segments import drawn_segments
 from node.results._sources import Headers, headers_by_uid, source_of
 
 POSITION_TOLERANCE_MM: Final = 1e-3
 DIRECTION_TOLERANCE: Final = 1e-4
 SPACING_TOLERANCE_MM: Final = 1e-4
+REFERENCES: Final = ("ReferencedSeriesSequence", "SourceImageSequence")
 CONDITIONAL_MODULES: Final = ("frame-of-reference", "common-instance-reference")
 
 
@@ -34,7 +35,7 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
         ResultError: naming the first difference.
     """
     written = dcmread(path)
-    require_attributes(written, also=CONDITIONAL_MODULES)
+    require_attributes(written, also=CONDITIONAL_MODULES, walked=REFERENCES)
     _compare_identity(written, context)
     _compare_descriptions(written, context, analysis)
     _compare_plane(written, analysis.grid)
@@ -44,13 +45,11 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
 def _compare_identity(written: Dataset, context: ResultContext) -> None:
     study = context.sources[0].StudyInstanceUID
     _require(written.StudyInstanceUID == study, "it is in another study than its source")
-    listed = {
-        str(item.ReferencedSOPInstanceUID)
-        for series in written.ReferencedSeriesSequence
-        for item in series.ReferencedInstanceSequence
-    }
-    wanted = {str(source.SOPInstanceUID) for source in context.sources}
-    _require(listed == wanted, "its references are not the source instances (OBJ-10)")
+    in_series = (encoded.SERIES_INSTANCE_UID, encoded.REFERENCED_INSTANCES)
+    listed = encoded.referenced_instances(written, "ReferencedSeriesSequence", in_series)
+    named = encoded.referenced_instances(written, "SourceImageSequence")
+    wanted = [str(source.SOPInstanceUID) for source in context.sources]
+    _require(listed == named == wanted, "its references are not the source instances (OBJ-10)")
 
 
 def _compare_descriptions(written: Dataset, context: ResultContext, analysis: Analysis) -> None:
@@ -118,17 +117,19 @@ def _position_in_header(header: Dataset, source: SourceFrame) -> npt.NDArray[np.
 def _compare_voxels(
     written: Dataset, segments: Sequence[Segment], placed: Sequence[tuple[int, int]]
 ) -> None:
-    seen = {segment.key: np.zeros(segment.mask.shape[0], dtype=np.bool_) for segment in segments}
+    seen = {segment.key: np.zeros(len(segment.labels), dtype=np.bool_) for segment in segments}
     for frame, (number, index) in enumerate(placed):
         _require(0 < number <= len(segments), f"a frame is of segment {number}, which is none")
         segment = segments[number - 1]
         pixels = _frame_pixels(written, frame)
-        same = not seen[segment.key][index] and np.array_equal(pixels, segment.mask[index])
+        same = not seen[segment.key][index] and np.array_equal(pixels, segment.plane(index))
         _require(same, f"segment {segment.key} differs on slice {index}")
         seen[segment.key][index] = True
     for segment in segments:
-        filled = filled_slices(segment.mask)
-        _require(np.array_equal(filled, seen[segment.key]), f"frames of {segment.key} are missing")
+        _require(
+            np.array_equal(segment.by_slice > 0, seen[segment.key]),
+            f"frames of {segment.key} are missing",
+        )
 
 
 def _frame_pixels(written: Dataset, frame: int) -> BoolArray:

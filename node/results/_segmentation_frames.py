@@ -8,9 +8,8 @@ objects for each attribute of each frame, is encoded once for each slice instead
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final
 
 import numpy as np
@@ -19,11 +18,13 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from engines.findings import Segment
-from engines.images import BoolArray, Grid, SourceFrame, Vector
+from engines.images import Grid, SourceFrame, Vector
 from node.results import _explicit as explicit
+from node.results._encoded_items import REFERENCED_SOP_CLASS_UID, REFERENCED_SOP_INSTANCE_UID
 from node.results._text import decimals
 
 PIXEL_DATA: Final = Tag("PixelData")
+OCTET: Final = 8
 REFERENCED_FRAME_NUMBER: Final = 0x00081160
 SOURCE_IMAGE: Final = 0x00082112
 DERIVATION_IMAGE: Final = 0x00089124
@@ -48,13 +49,8 @@ def frames_of(segments: Sequence[Segment]) -> list[Frame]:
     return [
         Frame(number, int(index))
         for number, segment in enumerate(segments, 1)
-        for index in np.flatnonzero(filled_slices(segment.mask))
+        for index in np.flatnonzero(segment.by_slice)
     ]
-
-
-def filled_slices(mask: BoolArray) -> BoolArray:
-    """Say for each slice of a mask [slice, row, column] whether it holds a voxel: bool [slice]."""
-    return np.fromiter((plane.any() for plane in mask), np.bool_, len(mask))
 
 
 def complete_frames(
@@ -120,8 +116,8 @@ class _Planes:
     def encoded(self, position: Vector, source: SourceFrame) -> tuple[bytes, bytes]:
         """Return the derivation of the frames on a slice, and their position."""
         named = {
-            explicit.REFERENCED_SOP_CLASS_UID: source.sop_class_uid,
-            explicit.REFERENCED_SOP_INSTANCE_UID: source.sop_instance_uid,
+            REFERENCED_SOP_CLASS_UID: source.sop_class_uid,
+            REFERENCED_SOP_INSTANCE_UID: source.sop_instance_uid,
         }
         reference = self._reference | {tag: explicit.uid(tag, uid) for tag, uid in named.items()}
         if source.frame is not None:
@@ -156,21 +152,16 @@ def _item(frame: Frame, plane: tuple[bytes, bytes], rank: int, numbered: bool) -
 
 def _packed(segments: Sequence[Segment], frames: Sequence[Frame]) -> bytes:
     """Pack the frames: one bit a pixel, frame behind frame without a gap (PS3.5 8.1.1, A.4)."""
-    stream = BytesIO()
-    for part in _whole_bytes(segments, frames):
-        stream.write(part)
-    if stream.tell() % 2:
-        stream.write(b"\0")
-    return stream.getvalue()
-
-
-def _whole_bytes(segments: Sequence[Segment], frames: Sequence[Frame]) -> Iterator[bytes]:
-    left = np.zeros(0, dtype=np.bool_)
+    pixels = len(frames) * (segments[0].labels[0].size if frames else 0)
+    size = -(-pixels // OCTET)
+    packed = np.zeros(size + size % 2, np.uint8)
+    at, left = 0, np.zeros(0, np.bool_)
     for frame in frames:
-        bits = segments[frame.segment - 1].mask[frame.slice].reshape(-1)
+        bits = segments[frame.segment - 1].plane(frame.slice).reshape(-1)
         if left.size:
             bits = np.concatenate([left, bits])
-        whole = bits.size - bits.size % 8
-        yield np.packbits(bits[:whole], bitorder="little").tobytes()
-        left = bits[whole:]
-    yield np.packbits(left, bitorder="little").tobytes()
+        whole = bits.size // OCTET
+        packed[at : at + whole] = np.packbits(bits[: whole * OCTET], bitorder="little")
+        at, left = at + whole, bits[whole * OCTET :]
+    packed[at:size] = np.packbits(left, bitorder="little")
+    return packed.tobytes()

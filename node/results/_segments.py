@@ -19,11 +19,11 @@ def drawn_segments(analysis: Analysis) -> tuple[Segment, ...]:
     if len(set(keys)) != len(keys):
         raise ResultError("two segments share a key: they could not be told apart (OBJ-17)")
     for segment in analysis.findings:
-        if segment.mask.shape != analysis.grid.shape or segment.mask.dtype != np.bool_:
-            raise ResultError(f"the mask of segment {segment.key} is not bool on the source grid")
+        if segment.labels.shape != analysis.grid.shape or segment.labels.dtype != np.uint8:
+            raise ResultError(f"segment {segment.key} has no labels on the source grid")
     if slice_depth(analysis.grid) is None:
         return ()
-    return tuple(segment for segment in analysis.findings if segment.mask.any())
+    return tuple(segment for segment in analysis.findings if segment.by_slice.any())
 
 
 def undrawn_segments(analysis: Analysis) -> tuple[Segment, ...]:
@@ -43,4 +43,4 @@ def slice_depth(grid: Grid) -> float | None:
 
 def largest_slice(segment: Segment) -> int:
     """Return the index of the slice with most voxels of the segment."""
-    return int(np.argmax([np.count_nonzero(plane) for plane in segment.mask]))
+    return int(np.argmax(segment.by_slice))

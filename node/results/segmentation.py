@@ -28,6 +28,7 @@ from node.interfaces import ResultContext, ResultError, ResultWriter
 from node.results import _encoding as encoding
 from node.results import _explicit as explicit
 from node.results import _identity as identity
+from node.results._encoded_items import REFERENCED_INSTANCES, SERIES_INSTANCE_UID
 from node.results._segmentation_check import compare_with_outcome
 from node.results._segmentation_frames import complete_frames, frames_of
 from node.results._segments import drawn_segments, slice_depth
@@ -42,8 +43,6 @@ from node.results._sources import (
 from node.results._text import clean, decimals
 
 SERIES_NUMBER: Final = 9001
-REFERENCED_INSTANCES: Final = 0x0008114A
-SERIES_INSTANCE_UID: Final = 0x0020000E
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 _LOSSY: Final = (
     "LossyImageCompression",

@@ -115,7 +115,7 @@ def segment(key: str, mask: MaskArray, **changes: object) -> Segment:
         region=LUNG,
         laterality=LEFT,
         colour=(220, 120, 40),
-        mask=mask,
+        labels=mask.view(np.uint8),
         measurements=(
             Measurement(name=Code("118565006", "SCT", "Volume"), value=1234.5678, unit=ML),
             Measurement(
