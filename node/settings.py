@@ -198,7 +198,9 @@ class CompletionSettings(_Section):
         description="Seconds after its last instance until a study is complete; an association "
         "that carries the study holds it open. A rule can ask for longer.",
     )
-    sweep_seconds: PositiveFloat = Field(0.25, description="Seconds between two looks.")
+    sweep_seconds: PositiveFloat = Field(
+        0.25, description="Seconds between two looks; one more comes when a study falls quiet."
+    )
     wait_seconds: NonNegativeFloat = Field(
         60.0,
         description="Seconds after its quiet time that a study is waited for while instances are "

@@ -19,8 +19,8 @@ from highdicom.sr import (
     EnhancedSR,
     RelationshipTypeValues,
     TextContentItem,
-    srread,
 )
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
@@ -86,7 +86,7 @@ class TextReportWriter(ResultWriter):
     def check(self, path: Path, context: ResultContext) -> None:
         """Compare every sentence and the coded reason with the outcome."""
         with encoding.translated(self.name):
-            written = srread(path)
+            written = dcmread(path)
             documents.check_document(written, context, ())
             _compare(written, context)
 

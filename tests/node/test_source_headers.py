@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.data.data_manager import DATA_ROOT
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
+from engines.images import InstanceFile
 from node.field_values import FieldValuesError
 from node.source_headers import OWN_KEYWORDS, read_sources
 from tests.factories import instance_files, make_ct_series, make_enhanced_ct
+
+SAMPLES = Path(DATA_ROOT) / "test_files"
+"""The files that pydicom brings along; others it would fetch."""
 
 
 def whole(paths: Sequence[Path]) -> list[Dataset]:
@@ -44,6 +50,26 @@ def test_text_is_read_in_the_character_set_of_its_header(tmp_path: Path) -> None
     assert_own_values_are_those_of_pydicom(paths)
     _, second = read_sources(instance_files(paths))
     assert second.PositionReferenceIndicator == "Köpfchen"
+
+
+@pytest.mark.filterwarnings("ignore")  # some are there to be warned of
+def test_own_values_of_images_from_many_makers_are_those_of_pydicom() -> None:
+    compared = 0
+    for path in sorted(SAMPLES.glob("*.dcm")):
+        try:
+            header = dcmread(path, stop_before_pixels=True)
+        except (InvalidDicomError, ValueError, EOFError):
+            continue
+        if "SOPInstanceUID" in header.file_meta or "SOPInstanceUID" in header:
+            file = InstanceFile(path=path, sop_instance_uid="1.2", sop_class_uid="1.2")
+            _, second = read_sources([file, file])
+            for keyword in OWN_KEYWORDS:
+                assert (keyword in second, second.get(keyword)) == (
+                    keyword in header,
+                    header.get(keyword),
+                ), path
+            compared += 1
+    assert compared > 40
 
 
 def test_what_is_multi_frame_or_not_plain_is_read_whole(tmp_path: Path) -> None:
