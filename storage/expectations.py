@@ -28,6 +28,9 @@ from storage.states import (
 )
 
 WAITS: Final = "study.waits"
+NEXT_DUE: Final = select(func.min(Study.complete_after)).where(
+    Study.state == StudyState.RECEIVING.value, Study.complete_after > bindparam("now")
+)
 ANY_TO_CLOSE_OR_ROUTE: Final = select(literal(1)).where(
     or_(
         exists().where(Study.state == StudyState.COMPLETE.value),
@@ -200,11 +203,8 @@ class ExpectationStore:
 
     def next_due(self) -> datetime | None:
         """Return when the next receiving study will have fallen quiet; None: there is none."""
-        query = select(func.min(Study.complete_after)).where(
-            Study.state == StudyState.RECEIVING.value, Study.complete_after > self._clock()
-        )
-        with self._database.reading() as session:
-            return session.scalar(query)
+        row = self._database.first(NEXT_DUE, now=self._clock())
+        return None if row is None else row[0]
 
     def received(self, study_id: int) -> Mapping[str, frozenset[str]]:
         """Return the SOP Instance UIDs that are held of a study, by Series Instance UID."""
