@@ -63,8 +63,9 @@ class Grid:
 
     Axis order of every array on the grid is [slice, row, column]. `positions` holds, for each
     slice, the centre of its first voxel (Image Position (Patient)), in ascending order along
-    `normal`. `row_direction` points along a row, towards higher column indices (the first three
-    values of Image Orientation (Patient)); `column_direction` points down a column.
+    `normal`; slices of several phases may share one. `row_direction` points along a row, towards
+    higher column indices (the first three values of Image Orientation (Patient));
+    `column_direction` points down a column.
     `spacing` is (between slices, between rows, between columns); the first is None for a single
     slice. `regular` says that the slices are evenly spaced and not sheared.
     """

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     LOSSY = "LOSSY"
     TOO_FEW_SLICES = "FEW_SLICES"
     TOO_MANY_SLICES = "MANY_SLICES"
+    TOO_FEW_PHASES = "FEW_PHASES"
     SLICES_TOO_FAR_APART = "SLICE_DISTANCE"
     PIXELS_TOO_LARGE = "PIXEL_SIZE"
     MATRIX_TOO_SMALL = "SMALL_MATRIX"
@@ -94,6 +95,7 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.LOSSY: "Lossy compressed images",
     Reason.TOO_FEW_SLICES: "Too few slices",
     Reason.TOO_MANY_SLICES: "Too many slices",
+    Reason.TOO_FEW_PHASES: "Too few phases, or phases not told",
     Reason.SLICES_TOO_FAR_APART: "Slices too far apart",
     Reason.PIXELS_TOO_LARGE: "Pixels too large",
     Reason.MATRIX_TOO_SMALL: "Images too small",

@@ -69,6 +69,13 @@ def lattice_of(grid: Grid) -> Lattice:
     return Lattice(shape=grid.shape, affine=affine)
 
 
+def axial_lattice(shape: Sequence[int], spacing: Spacing) -> Lattice:
+    """Return the lattice of axial slices from the feet up, rows from right to left."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *spacing, 1.0
+    return Lattice(shape=_shape(shape), affine=affine)
+
+
 def turned(lattice: Lattice, orientation: str) -> Lattice:
     """Reorder and flip the axes so that they point as nearly as can be where `orientation` says.
 

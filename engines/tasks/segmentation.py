@@ -31,7 +31,7 @@ from engines.measuring import Tally, dice, measure, tally
 from engines.networks import label_volume
 from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError, refuse
-from engines.resampling import Lattice, lattice_of
+from engines.resampling import Lattice, axial_lattice, lattice_of
 from engines.segments import SegmentSettings, check_plausible, tidy
 from engines.series import Series, load_volume, read_series, stack_series
 from engines.suitability import unfit_grid, unfit_series
@@ -174,7 +174,7 @@ class Segmentation(Task):
         voxels = inputs["voxels"].astype(np.int16)
         between, rows, columns = (float(mm) for mm in inputs["spacing"])
         valid = np.ones(voxels.shape, np.bool_)
-        lattice = _axial(voxels, (between, rows, columns))
+        lattice = axial_lattice(voxels.shape, (between, rows, columns))
         labelled = _labels(voxels, valid, lattice, settings, session)
         found = tally(voxels, labelled.labels)
         tallies = [found[segment.value] for segment in settings.segments]
@@ -209,14 +209,6 @@ def _label(volume: Volume, settings: SegmentationSettings, session: Session) -> 
     if settings.lowest is not None and volume.voxels.min() < settings.lowest:
         valid = valid & (volume.voxels >= settings.lowest)
     return _labels(volume.voxels, valid, lattice_of(volume.grid), settings, session)
-
-
-def _axial(voxels: VoxelArray, spacing: tuple[float, float, float]) -> Lattice:
-    """Return the lattice of axial slices from the feet up, rows from right to left."""
-    affine = np.zeros((4, 4))
-    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *spacing, 1.0
-    slices, rows, columns = voxels.shape
-    return Lattice(shape=(slices, rows, columns), affine=affine)
 
 
 def _labels(

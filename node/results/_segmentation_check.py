@@ -91,17 +91,20 @@ def _slice_of_frame(place: FramePlace, headers: Headers, analysis: Analysis) -> 
     """Find the slice where a frame lies, by its position; its reference must say the same."""
     position = _floats(place.position)
     distances = np.linalg.norm(np.array(analysis.grid.positions) - position, axis=1)
-    index = int(np.argmin(distances))
-    _require(bool(distances[index] < POSITION_TOLERANCE_MM), "a frame lies on no slice of the grid")
+    near = np.flatnonzero(distances < POSITION_TOLERANCE_MM)
+    _require(bool(near.size), "a frame lies on no slice of the grid")
+    named = [index for index in near if _is_of(place, analysis.sources[index])]
+    _require(len(named) == 1, "a frame names another source than the one it lies on")
+    index = int(named[0])
     source = analysis.sources[index]
-    _require(
-        place.source_uid == source.sop_instance_uid and place.source_frame == source.frame,
-        "a frame names another source than the one it lies on",
-    )
     anchor = _position_in_header(source_of(headers, source), source)
     if np.linalg.norm(anchor - position) >= POSITION_TOLERANCE_MM:
         raise ResultError("segmentation: a frame does not lie where its source image lies")
     return index
+
+
+def _is_of(place: FramePlace, source: SourceFrame) -> bool:
+    return place.source_uid == source.sop_instance_uid and place.source_frame == source.frame
 
 
 def _position_in_header(header: Dataset, source: SourceFrame) -> npt.NDArray[np.float64]:

@@ -73,7 +73,7 @@ def complete_frames(
     slices = sorted({frame.slice for frame in frames})
     positions = [_position(item) for item in made]
     descending = positions[0] != decimals(grid.positions[slices[0]])
-    ranks = {index: rank for rank, index in enumerate(sorted(slices, reverse=descending), 1)}
+    ranks = _ranks(grid, sorted(slices, reverse=descending))
     ordered = sorted(frames, key=lambda frame: (frame.segment, ranks[frame.slice]))
     encoder = _Planes(made[0])
     planes = {index: encoder.encoded(grid.positions[index], sources[index]) for index in slices}
@@ -84,6 +84,13 @@ def complete_frames(
     dataset.add_new(PIXEL_DATA, "OB", _packed(segments, ordered))
     if "DimensionOrganizationType" in dataset and not _regular(grid, slices):
         del dataset.DimensionOrganizationType
+
+
+def _ranks(grid: Grid, slices: Sequence[int]) -> dict[int, int]:
+    """Return the place of each slice, counted from 1; slices of several phases may share one."""
+    places = {tuple(decimals(grid.positions[index])): None for index in slices}
+    numbers = {place: number for number, place in enumerate(places, 1)}
+    return {index: numbers[tuple(decimals(grid.positions[index]))] for index in slices}
 
 
 def _regular(grid: Grid, slices: Sequence[int]) -> bool:

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from engines.importing import import_model
 from node.pacs import StandInPacs
 from storage.states import JobState
 from tests.end_to_end.processes import NodeProcess
 from tests.end_to_end.test_real_data import job_of, volumes
+from tests.factories import uid
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 MODELS = {
+    "lv_unet_sunnybrook": "lv_unet_sunnybrook/lv_unet.onnx",
     "lung_unet_ct": "lung_unet_ct/lung_unet.onnx",
     "cxr_nih_mobilenetv3": "cxr_nih_mobilenetv3/cxr_mobilenetv3_fp32.onnx",
 }
@@ -40,6 +43,15 @@ trigger = "series"
 engines = ["cxr-nih-mobilenetv3"]
 destinations = ["pacs"]
 conditions = {field = "Modality", op = "equals", value = "DX", level = "series"}
+
+[[rules]]
+name = "heart"
+owner = "tests"
+priority = "routine"
+trigger = "series"
+engines = ["lv-unet-sunnybrook"]
+destinations = ["pacs"]
+conditions = {field = "BodyPartExamined", op = "equals", value = "HEART", level = "series"}
 """
 
 
@@ -124,6 +136,46 @@ def test_a_head_is_refused_with_the_reason(site: Site) -> None:
     results = site.results(study_of(files))
     assert set(results) == {"AI lung-unet-ct report (unverified)"}
     assert "NOT ANALYSED: Body part" in sentences(results["AI lung-unet-ct report (unverified)"])
+
+
+def test_a_beating_heart_comes_back_with_its_ejection_fraction(site: Site) -> None:
+    files = sorted((SHARED / "data" / "mr_cine_sunnybrook" / "SC-N-09").glob("*.dcm"))
+    job_of(site.node, files)
+    results = site.results(study_of(files))
+    assert set(results) == {
+        "AI lv-unet-sunnybrook segmentation (unverified)",
+        "AI lv-unet-sunnybrook measurements (unverified)",
+        "AI lv-unet-sunnybrook report (unverified)",
+    }
+    outlines = results["AI lv-unet-sunnybrook segmentation (unverified)"]
+    assert [str(item.SegmentLabel) for item in outlines.SegmentSequence] == [
+        "Left ventricle, end diastole",
+        "Left ventricle, end systole",
+    ]
+    said = sentences(results["AI lv-unet-sunnybrook report (unverified)"])
+    assert "Left ventricular ejection fraction by MR 67.56 %" in said
+
+
+def test_a_negative_ejection_fraction_is_held_back_for_all_to_see(
+    site: Site, tmp_path: Path
+) -> None:
+    """A heart whose phases are told the wrong way round: it fills when it should empty."""
+    files = []
+    for path in sorted((SHARED / "data" / "mr_cine_sunnybrook" / "SC-N-09").glob("*.dcm")):
+        item = dcmread(path)
+        item.StudyInstanceUID, item.SeriesInstanceUID = uid("other", 1), uid("other", 2)
+        item.SOPInstanceUID = UID(uid("other", path.name))
+        item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID
+        item.TemporalPositionIdentifier = 3 - int(item.TemporalPositionIdentifier)
+        files.append(tmp_path / path.name)
+        item.save_as(files[-1])
+    job = job_of(site.node, files)
+    assert job.state is JobState.REFUSED
+    results = site.results(study_of(files))
+    assert set(results) == {"AI lv-unet-sunnybrook report (unverified)"}
+    said = sentences(results["AI lv-unet-sunnybrook report (unverified)"])
+    assert "NOT ANALYSED: Result of the engine not plausible" in said
+    assert "the ejection fraction would be -208.3 %" in said
 
 
 def values(item: Dataset) -> list[str]:

@@ -1,0 +1,260 @@
+"""Cine: outlines a cavity at every phase of its beat, and measures how much of it is ejected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Final, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from engines.base import Arrays, Session, Task, Work
+from engines.errors import ModelInvalidError
+from engines.findings import Analysis, Code, Measurement, Outcome, Segment
+from engines.images import BoolArray, Grid, SourceFrame, Vector, Volume
+from engines.manifest import (
+    CodedConcept,
+    EnginePackage,
+    Finite,
+    ParityTable,
+    Sentence,
+    TaskSettings,
+)
+from engines.measuring import MILLILITRE, dice
+from engines.networks import label_volume
+from engines.phases import phases_of
+from engines.recipe import Recipe
+from engines.refusals import Reason, SeriesRefusedError, refuse
+from engines.resampling import Labels, axial_lattice, lattice_of
+from engines.segments import SegmentSettings, tidy
+from engines.series import Series, load_volume, read_series, stack_series
+from engines.suitability import unfit_grid, unfit_series
+
+PERCENT: Final = Code("%", "UCUM", "Percent")
+
+
+class CineSettings(TaskSettings):
+    """The table `[cine]`.
+
+    The net of `recipe` is run on every phase by itself, and `cavity` says what it labels; the
+    codes of the three values are the package's. `end_diastole` is the `first` phase of the beat,
+    or the one with the `largest` cavity; end systole is the other one with the smallest cavity.
+    An ejection fraction outside `plausible_percent`, or a volume at end diastole outside the
+    cavity's `plausible_ml`, is no result: the series is refused.
+    """
+
+    recipe: Recipe
+    cavity: SegmentSettings
+    end_diastolic_volume: CodedConcept
+    end_systolic_volume: CodedConcept
+    ejection_fraction: CodedConcept
+    end_diastole: Literal["first", "largest"] = "first"
+    min_phases: Annotated[int, Field(ge=2, le=256)] = 2
+    plausible_percent: tuple[Finite, Finite]
+    limits: tuple[Sentence, ...] = ()
+
+    @model_validator(mode="after")
+    def _plausible_is_a_range(self) -> CineSettings:
+        if self.plausible_percent[0] > self.plausible_percent[1]:
+            raise ValueError("plausible_percent: the first is above the second")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Phase:
+    """One phase: its slices, and where the cavity is, bool [slice, row, column]."""
+
+    volume: Volume
+    mask: BoolArray
+
+    @property
+    def millilitres(self) -> float:
+        """Return the volume of the cavity."""
+        return int(np.count_nonzero(self.mask)) * (self.volume.grid.voxel_volume_ml or 0.0)
+
+
+class Cine(Task):
+    """A cavity at end diastole and end systole, its volumes and its ejection fraction."""
+
+    name: ClassVar[str] = "cine"
+    settings_type: ClassVar[type[TaskSettings]] = CineSettings
+
+    def analyse(self, work: Work) -> Outcome:
+        """Part the series into phases, outline the cavity in each, and measure two of them."""
+        byte_limit = work.package.manifest.resources.pixel_mib << 20
+        work.progress("reading headers")
+        series = read_series(work.instances, byte_limit=byte_limit)
+        try:
+            return self._analyse(series, work, byte_limit)
+        except SeriesRefusedError as refused:
+            return refuse(refused.reason, refused.detail, series.sources)
+
+    def _analyse(self, series: Series, work: Work, byte_limit: int) -> Outcome:
+        wanted = work.package.manifest.suitability
+        if refusal := unfit_series(series, wanted):
+            return refusal
+        settings = _settings(work.package)
+        stacks = [stack_series(part) for part in phases_of(series, settings.min_phases)]
+        for stacked in stacks:
+            if refusal := unfit_grid(stacked, wanted):
+                return refusal
+        phases = []
+        for stacked in stacks:
+            work.progress("decoding")
+            volume = load_volume(stacked, byte_limit=byte_limit)
+            if volume.grid.voxel_volume_ml is None:
+                raise SeriesRefusedError(Reason.TOO_FEW_SLICES, "a phase has a single slice")
+            work.progress("labelling")
+            phases.append(_outlined(volume, settings, work.session))
+        work.progress("measuring")
+        return _measured(phases, series, settings)
+
+    def compute(self, package: EnginePackage, session: Session, inputs: Arrays) -> Arrays:
+        """Label `voxels` [slice, row, column] with `spacing` [3] in mm as one phase."""
+        settings = _settings(package)
+        voxels = inputs["voxels"].astype(np.int16)
+        between, rows, columns = (float(mm) for mm in inputs["spacing"])
+        lattice = axial_lattice(voxels.shape, (between, rows, columns))
+        valid = np.ones(voxels.shape, np.bool_)
+        labels, scores = label_volume(voxels, valid, lattice, settings.recipe, session)
+        tidy(labels, between * rows * columns / 1000, [settings.cavity])
+        return {"labels": labels, "scores": scores}
+
+    def disagreements(self, reference: Arrays, found: Arrays, allowed: ParityTable) -> list[str]:
+        """Compare the cavities by their overlap (Dice)."""
+        overlap = dice(reference["labels"] > 0, found["labels"] > 0)
+        if overlap >= allowed.dice:
+            return []
+        return [f"the cavity overlaps by {overlap:.4f} (Dice), {allowed.dice:g} is asked for"]
+
+
+def _settings(package: EnginePackage) -> CineSettings:
+    if not isinstance(package.settings, CineSettings):
+        raise ModelInvalidError(f"{package.name}: its settings are not those of a cine task")
+    return package.settings
+
+
+def _outlined(volume: Volume, settings: CineSettings, session: Session) -> _Phase:
+    lattice = lattice_of(volume.grid)
+    labels: Labels
+    labels, _ = label_volume(volume.voxels, volume.valid, lattice, settings.recipe, session)
+    labels[~volume.valid] = 0
+    tidy(labels, volume.grid.voxel_volume_ml or 0.0, [settings.cavity])
+    return _Phase(volume=volume, mask=labels == settings.cavity.value)
+
+
+def _measured(phases: Sequence[_Phase], series: Series, settings: CineSettings) -> Analysis:
+    """Choose the two phases, hold back what cannot be, and tell of both.
+
+    Raises:
+        SeriesRefusedError: the values are not plausible.
+    """
+    sizes = [phase.millilitres for phase in phases]
+    first = 0 if settings.end_diastole == "first" else int(np.argmax(sizes))
+    last = min((index for index in range(len(phases)) if index != first), key=sizes.__getitem__)
+    diastole, systole = phases[first], phases[last]
+    fraction = _plausible_fraction(diastole.millilitres, systole.millilitres, settings)
+    grid, sources = _both(diastole.volume, systole.volume)
+    planes = len(diastole.mask), len(systole.mask)
+    at_diastole = (
+        Measurement(
+            name=settings.end_diastolic_volume.code(), value=diastole.millilitres, unit=MILLILITRE
+        ),
+        Measurement(name=settings.ejection_fraction.code(), value=fraction, unit=PERCENT),
+    )
+    at_systole = Measurement(
+        name=settings.end_systolic_volume.code(), value=systole.millilitres, unit=MILLILITRE
+    )
+    order = _order(diastole.volume, systole.volume)
+    blank = tuple(np.zeros((count, *grid.shape[1:]), np.bool_) for count in planes)
+    masks = (
+        np.concatenate([diastole.mask, blank[1]])[order],
+        np.concatenate([blank[0], systole.mask])[order],
+    )
+    return Analysis(
+        grid=grid,
+        sources=sources,
+        findings=(
+            _segment(settings.cavity, "end-diastole", masks[0], at_diastole),
+            *_if_any(_segment(settings.cavity, "end-systole", masks[1], (at_systole,))),
+        ),
+        sought=(settings.cavity.type.code(),),
+        limits=(
+            *settings.limits,
+            *series.notes,
+            f"Of {len(phases)} phases number {first + 1} is taken as end diastole and number"
+            f" {last + 1} as end systole.",
+        ),
+    )
+
+
+def _plausible_fraction(diastolic: float, systolic: float, settings: CineSettings) -> float:
+    """Return the ejection fraction in percent.
+
+    Raises:
+        SeriesRefusedError: it cannot be true, or the volume it is a share of cannot.
+    """
+    label = settings.cavity.label
+    least, most = settings.cavity.plausible_ml or (0.0, np.inf)
+    if not least <= diastolic <= most or not diastolic:
+        raise SeriesRefusedError(
+            Reason.IMPLAUSIBLE,
+            f"{label} would have {diastolic:.4g} ml at end diastole; {least:g} to {most:g} are"
+            " plausible",
+        )
+    fraction = 100 * (diastolic - systolic) / diastolic
+    low, high = settings.plausible_percent
+    if not low <= fraction <= high:
+        raise SeriesRefusedError(
+            Reason.IMPLAUSIBLE,
+            f"the ejection fraction would be {fraction:.1f} % ({diastolic:.0f} ml at end diastole,"
+            f" {systolic:.0f} ml at end systole); {low:g} to {high:g} are plausible",
+        )
+    return fraction
+
+
+def _order(one: Volume, other: Volume) -> list[int]:
+    """Return how the slices of two phases lie on each other, those of the first one first."""
+    positions = np.array([*one.grid.positions, *other.grid.positions])
+    along = (positions @ np.array(one.grid.normal)).round(2)
+    return [int(index) for index in np.argsort(along, kind="stable")]
+
+
+def _both(one: Volume, other: Volume) -> tuple[Grid, tuple[SourceFrame, ...]]:
+    """Return one grid with the slices of two phases; a place may bear a slice of each."""
+    order = _order(one, other)
+    positions: list[Vector] = [*one.grid.positions, *other.grid.positions]
+    sources = [*one.sources, *other.sources]
+    grid = Grid(
+        shape=(len(order), *one.grid.shape[1:]),
+        positions=tuple(positions[index] for index in order),
+        row_direction=one.grid.row_direction,
+        column_direction=one.grid.column_direction,
+        spacing=one.grid.spacing,
+        slice_thickness=one.grid.slice_thickness,
+        frame_of_reference_uid=one.grid.frame_of_reference_uid,
+        regular=False,
+    )
+    return grid, tuple(sources[index] for index in order)
+
+
+def _segment(
+    cavity: SegmentSettings, when: str, mask: BoolArray, measurements: tuple[Measurement, ...]
+) -> Segment:
+    return Segment(
+        key=f"{cavity.key}-{when}",
+        label=f"{cavity.label}, {when.replace('-', ' ')}",
+        category=cavity.category.code(),
+        type=cavity.type.code(),
+        region=cavity.region.code() if cavity.region else None,
+        laterality=cavity.laterality.code() if cavity.laterality else None,
+        colour=cavity.colour,
+        mask=mask,
+        measurements=measurements,
+    )
+
+
+def _if_any(segment: Segment) -> Iterator[Segment]:
+    if segment.mask.any():
+        yield segment
