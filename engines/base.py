@@ -9,16 +9,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, TypeAlias, TypeVar
-
-import numpy as np
-import numpy.typing as npt
 
 from engines.errors import (
     DeviceMissingError,
@@ -33,15 +30,15 @@ from engines.manifest import (
     Device,
     EnginePackage,
     ParityTable,
+    PartTable,
     Precision,
     RungTable,
     ShapeTable,
     TaskSettings,
 )
 from engines.refusals import SeriesRefusedError, refuse
+from engines.sessions import Array, Arrays, Clock, Session, SeveralSessions, TimedSession
 
-Array: TypeAlias = npt.NDArray[np.generic]
-Arrays: TypeAlias = Mapping[str, Array]
 Progress: TypeAlias = Callable[[str], None]
 PluginT = TypeVar("PluginT")
 
@@ -75,23 +72,6 @@ class Loading:
 
 PLAINLY: Final = Loading()
 """On the CPU in float32: every package can be loaded so."""
-
-
-class Session(ABC):
-    """A loaded model. Whoever opened it closes it."""
-
-    @abstractmethod
-    def run(self, inputs: Arrays) -> Arrays:
-        """Run the model once on named arrays; shapes and dtypes are the model's.
-
-        Raises:
-            ModelInvalidError: the names are not those of the model.
-            OutOfMemoryError, InferenceError: what the runtime said, translated.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give back what the model holds. May be called twice."""
 
 
 class Runtime(ABC):
@@ -221,24 +201,6 @@ def ladder_of(package: EnginePackage, otherwise: Sequence[RungTable] = ()) -> tu
     return (*(rung for rung in above if str(rung) != str(last)), last)
 
 
-class _Timed(Session):
-    """A session that counts the seconds spent inside the model."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.seconds = 0.0
-
-    def run(self, inputs: Arrays) -> Arrays:
-        since = time.monotonic()
-        try:
-            return self._session.run(inputs)
-        finally:
-            self.seconds += time.monotonic() - since
-
-    def close(self) -> None:
-        self._session.close()
-
-
 class Engine:
     """A package with its task and a loaded session: what a job runs. Use as a context manager."""
 
@@ -246,12 +208,13 @@ class Engine:
         self.package = package
         self.task = task
         self.session: Session = session
-        self._timed = _Timed(session)
+        self._clock = Clock()
+        self._timed = TimedSession(session, self._clock)
 
     @property
     def forward_seconds(self) -> float:
         """How long the model itself ran until now: forward passes and nothing around them."""
-        return self._timed.seconds
+        return self._clock.seconds
 
     def run(
         self, instances: Sequence[InstanceFile], progress: Progress = lambda _stage: None
@@ -292,14 +255,24 @@ def open_engine(
     task = find_task(package.task)
     runtime = find_runtime(chosen.runtime)
     _check_rung(runtime, chosen)
-    how = Loading(
-        device=chosen.device,
-        precision=chosen.precision,
-        shapes=package.manifest.model.shapes,
-        plans=plans,
-    )
-    model = package.read_file(package.manifest.model.file)
-    return Engine(package, task, runtime.load(model, threads=threads, how=how))
+    how = Loading(device=chosen.device, precision=chosen.precision, plans=plans)
+    return Engine(package, task, _loaded(package, runtime, threads, how))
+
+
+def _loaded(package: EnginePackage, runtime: Runtime, threads: int, how: Loading) -> Session:
+    """Load every model of a package; where one cannot be, close those that were."""
+    with ExitStack() as opened:
+
+        def load(part: PartTable) -> Session:
+            model = package.read_file(part.file)
+            session = runtime.load(model, threads=threads, how=replace(how, shapes=part.shapes))
+            opened.callback(session.close)
+            return session
+
+        main = load(package.manifest.model)
+        parts = {key: load(part) for key, part in package.manifest.model.parts.items()}
+        opened.pop_all()
+    return SeveralSessions(main, parts) if parts else main
 
 
 def rung_availability(rung: RungTable) -> Availability:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -38,18 +38,13 @@ def import_model(model: Path, answers: Path, target: Path) -> EnginePackage:
             target exists; nothing is left behind.
         EngineError: the model cannot be loaded or run.
     """
-    if model.suffix != KIND:
-        raise PackageError(f"{model.name}: models are read from {KIND} files only, never pickles")
-    if not model.is_file():
-        raise PackageError(f"{model}: no such file")
-    if not model.stat().st_size:
-        raise PackageError(f"{model.name}: is empty")
     text, table = _read_answers(answers)
+    models = _models(model, table)
     if target.exists():
         raise PackageError(f"{target}: exists already")
     target.mkdir(parents=True)
     try:
-        return _filled(target, model, text, table)
+        return _filled(target, models, text, table)
     except EngineError:
         shutil.rmtree(target)
         raise
@@ -80,18 +75,48 @@ def _read_answers(answers: Path) -> tuple[str, Mapping[str, JsonValue]]:
     return text, table
 
 
-def _filled(target: Path, model: Path, text: str, table: Mapping[str, JsonValue]) -> EnginePackage:
-    name = _named(table, "model", "file")
+def _models(model: Path, table: Mapping[str, JsonValue]) -> dict[str, Path]:
+    """Return where the files of `[model]` come from: one file, or a folder with all of them."""
+    names = [_named(table, "model", "file"), *_parts(table)]
+    if len(names) > 1 and not model.is_dir():
+        raise PackageError(f"{model.name}: model.parts needs the folder that holds all models")
+    found = {name: model / Path(name).name if model.is_dir() else model for name in names}
+    for name, path in found.items():
+        if path.suffix != KIND:
+            raise PackageError(
+                f"{path.name}: models are read from {KIND} files only, never pickles"
+            )
+        if not path.is_file():
+            raise PackageError(f"{path}: no such file")
+        if not path.stat().st_size:
+            raise PackageError(f"{path.name}: is empty")
+        if Path(name).suffix != path.suffix:
+            raise PackageError(f"model.file: {name} is not of the kind of {path.name}")
+    return found
+
+
+def _parts(table: Mapping[str, JsonValue]) -> Iterator[str]:
+    """Yield the names of the other models, which must stay inside the package."""
+    section = table["model"]
+    parts = section.get("parts") if isinstance(section, dict) else None
+    for key, part in parts.items() if isinstance(parts, dict) else ():
+        yield _inside(
+            f"model.parts.{key}.file", part.get("file") if isinstance(part, dict) else None
+        )
+
+
+def _filled(
+    target: Path, models: Mapping[str, Path], text: str, table: Mapping[str, JsonValue]
+) -> EnginePackage:
     inputs, expected = _named(table, "golden", "inputs"), _named(table, "golden", "expected")
-    if Path(name).suffix != model.suffix:
-        raise PackageError(f"model.file: {name} is not of the kind of {model.name}")
-    for file in (name, inputs, expected):
+    files = (*models, inputs, expected)
+    for file in files:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
-    (target / name).write_bytes(with_plain_biases(model.read_bytes()))
+    for name, model in models.items():
+        (target / name).write_bytes(with_plain_biases(model.read_bytes()))
     arrays = phantom(str(table.get("task")))
     write_arrays(target / inputs, arrays)
     write_arrays(target / expected, {"nothing": np.zeros(1, np.uint8)})
-    files = (name, inputs, expected)
     write_manifest(target, text, files)
     package = load_package(target)
     with open_engine(package) as engine:
@@ -103,10 +128,13 @@ def _filled(target: Path, model: Path, text: str, table: Mapping[str, JsonValue]
 def _named(table: Mapping[str, JsonValue], section: str, key: str) -> str:
     """Return the name of a file of the package, which must stay inside it."""
     part = table.get(section)
-    name = part.get(key) if isinstance(part, dict) else None
+    return _inside(f"{section}.{key}", part.get(key) if isinstance(part, dict) else None)
+
+
+def _inside(where: str, name: JsonValue) -> str:
     if not isinstance(name, str) or not name:
-        raise PackageError(f"{section}.{key}: is missing")
+        raise PackageError(f"{where}: is missing")
     path = Path(name)
     if path.is_absolute() or ".." in path.parts:
-        raise PackageError(f"{section}.{key}: {name} leaves the folder of the package")
+        raise PackageError(f"{where}: {name} leaves the folder of the package")
     return name

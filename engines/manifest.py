@@ -75,7 +75,7 @@ class ShapeTable(Table):
         return self
 
 
-class ModelTable(Table):
+class PartTable(Table):
     """Which file the runtime loads, and which shapes its inputs may have, by their names.
 
     Shapes are needed by runtimes that prepare a model for its shapes, such as TensorRT.
@@ -83,6 +83,17 @@ class ModelTable(Table):
 
     file: str
     shapes: dict[str, ShapeTable] = {}
+
+
+class ModelTable(PartTable):
+    """The model, and in `parts` the others that an engine needs, by name."""
+
+    parts: dict[Name, PartTable] = {}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file, the first one first."""
+        return self.file, *(part.file for part in self.parts.values())
 
 
 class RungTable(Table):
@@ -219,7 +230,7 @@ class Manifest(Table):
 
     @model_validator(mode="after")
     def _names_its_files(self) -> Manifest:
-        for file in (self.model.file, self.golden.inputs, self.golden.expected):
+        for file in (*self.model.files, self.golden.inputs, self.golden.expected):
             if file not in self.files:
                 raise ValueError(f"{file} is used, but [files] gives no digest for it")
         return self

@@ -1,4 +1,4 @@
-"""Runs a net on an image in the pattern of its recipe; scores become labels slab by slab."""
+"""Runs a net on an image in the pattern of its recipe, slab by slab."""
 
 from __future__ import annotations
 
@@ -9,34 +9,11 @@ import numpy as np
 
 from engines.base import Session
 from engines.errors import InferenceError, ModelInvalidError
-from engines.images import BoolArray, FloatArray, VoxelArray
-from engines.preprocessing import prepare
-from engines.recipe import Inference, Recipe
-from engines.resampling import Labels, Lattice, Values, labels_back, resample
+from engines.recipe import Inference
+from engines.resampling import Labels, Lattice, Values, resample
 from engines.windows import Predict, Slab, blended, gaussian_weights, mirrored
 
 MOST_CLASSES: Final = 256
-
-
-def label_volume(
-    voxels: VoxelArray, valid: BoolArray, source: Lattice, recipe: Recipe, session: Session
-) -> tuple[Labels, FloatArray]:
-    """Label voxels [slice, row, column] on their own lattice.
-
-    Returns:
-        labels uint8 of the same shape, and the mean score of each class, float64 [class].
-
-    Raises:
-        ModelInvalidError, InferenceError: what the net takes or gives is not what the recipe says.
-    """
-    image = prepare(voxels, valid, source, recipe.preprocessing)
-    labels = np.zeros(image.values.shape, np.uint8)
-    sums: FloatArray = np.zeros(0)
-    for first, scores in run_slabs(image.values, recipe.inference, session):
-        labels[first : first + scores.shape[1]] = decide(scores, recipe.inference)
-        slab = scores.sum(axis=(1, 2, 3), dtype=np.float64)
-        sums = slab + sums if sums.size else slab
-    return labels_back(labels, image.lattice, source), sums / image.values.size
 
 
 def run_slabs(values: Values, inference: Inference, session: Session) -> Iterator[Slab]:

@@ -27,6 +27,18 @@ from engines.resampling import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the first of two nets found.
+
+    `box` is a part of the source's lattice, whose axes may be in another order; `seen` is the
+    image that the net was given, before its steps of intensity.
+    """
+
+    box: Lattice
+    seen: Values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """Values float32 [0, 1, 2] as the net wants them, and where they lie."""
 
@@ -35,18 +47,25 @@ class Prepared:
 
 
 def prepare(
-    voxels: VoxelArray, valid: BoolArray, source: Lattice, wanted: Preprocessing
+    voxels: VoxelArray,
+    valid: BoolArray,
+    source: Lattice,
+    wanted: Preprocessing,
+    found: Found | None = None,
 ) -> Prepared:
-    """Carry voxels [slice, row, column] to the model's lattice and change their values."""
+    """Carry voxels [slice, row, column] to the model's lattice and change their values.
+
+    With `found`, what a first net found, the field of view is its box.
+    """
     values = np.where(valid, voxels, np.float32(wanted.fill)).astype(np.float32)
     fill = wanted.fill
     if wanted.on == "source":
-        values, _ = changed(values, source, wanted.intensity)
+        values, _ = changed(values, source, wanted.intensity, found)
         fill = float(values.min())
-    target = model_lattice(source, wanted)
+    target = model_lattice(source if found is None else found.box, wanted)
     values = resample(values, source, target, wanted.interpolation, fill)
     if wanted.on == "model":
-        values, target = changed(values, target, wanted.intensity)
+        values, target = changed(values, target, wanted.intensity, found)
     lattice = padded_to_multiple(target, wanted.multiple_of)
     if lattice.shape != target.shape:
         values = resample(values, target, lattice, "nearest", float(values.min()))
@@ -62,44 +81,52 @@ def model_lattice(source: Lattice, wanted: Preprocessing) -> Lattice:
         lattice = turned(source, wanted.orientation)
     if wanted.matrix is not None:
         lattice = resized(lattice, (lattice.shape[0], *wanted.matrix))
+    elif wanted.shape is not None:
+        lattice = resized(lattice, wanted.shape)
     elif wanted.spacing is not None:
         lattice = respaced(lattice, wanted.spacing)
     return lattice if wanted.size is None else centred(lattice, wanted.size)
 
 
-def changed(values: Values, lattice: Lattice, steps: Sequence[Intensity]) -> tuple[Values, Lattice]:
+def changed(
+    values: Values, lattice: Lattice, steps: Sequence[Intensity], found: Found | None = None
+) -> tuple[Values, Lattice]:
     """Take the steps of `intensity` in their order on values float32 [0, 1, 2]."""
     for step in steps:
         if isinstance(step, Crop):
             values, lattice = _cropped(values, lattice, step)
         else:
-            values = _changed(values, step)
+            values = _changed(values, step, found)
     return values, lattice
 
 
-def _changed(values: Values, step: Clip | Linear | Quantiles | Normalise) -> Values:
+def _changed(
+    values: Values, step: Clip | Linear | Quantiles | Normalise, found: Found | None
+) -> Values:
     match step:
         case Clip():
             return np.clip(values, np.float32(step.low), np.float32(step.high))
         case Linear():
             return (values - np.float32(step.subtract)) / np.float32(step.divide)
         case Quantiles():
-            return _stretched(values, step)
+            return _stretched(values, step, found)
         case Normalise():
             return _normalised(values, step)
         case _:
             assert_never(step)
 
 
-def _stretched(values: Values, step: Quantiles) -> Values:
+def _stretched(values: Values, step: Quantiles, found: Found | None) -> Values:
     """Apply `quantiles`; a flat image becomes 0."""
     looked_at = _looked_at(values, nonzero=step.of == "nonzero")
+    if step.of == "located" and found is not None:
+        looked_at = found.seen
     low = 0.0 if step.low is None else float(np.quantile(looked_at, step.low))
     width = float(np.quantile(looked_at, step.high)) - low
     if width <= 0:
         return np.zeros_like(values)
-    found: Values = (values - np.float32(low)) * np.float32(step.top / width)
-    return np.clip(found, 0, np.float32(step.top)) if step.clip else found
+    stretched: Values = (values - np.float32(low)) * np.float32(step.top / width)
+    return np.clip(stretched, 0, np.float32(step.top)) if step.clip else stretched
 
 
 def _normalised(values: Values, step: Normalise) -> Values:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from engines.manifest import Finite, Positive, Table
+from engines.manifest import Finite, Name, Positive, Table
 from engines.resampling import directions
 
 Count: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
@@ -52,14 +52,15 @@ class Linear(Table):
 class Quantiles(Table):
     """Map the quantiles `low` and `high` of the values to 0 and `top`.
 
-    `low` absent: the value 0. `of` chooses which values are looked at. `clip` holds the result
+    `low` absent: the value 0. `of` chooses which values are looked at; `located` are those of the
+    image that the first of two nets was given, before its own steps. `clip` holds the result
     between 0 and `top`.
     """
 
     step: Literal["quantiles"]
     low: Share | None = None
     high: Share
-    of: Literal["all", "nonzero"] = "all"
+    of: Literal["all", "nonzero", "located"] = "all"
     top: Positive = 1.0
     clip: bool = False
 
@@ -92,16 +93,17 @@ class Preprocessing(Table):
 
     `orientation` names where the array's axes 0, 1, 2 point in the patient; without it they stay
     [slice, row, column]. `align` "patient" turns an oblique series upright, "nearest" reorders and
-    flips axes only. `spacing` in mm, or `matrix` in voxels over the same field of view, [rows,
-    columns] of each slice. `size` crops or pads around the middle, `multiple_of` pads. `fill`
-    takes the place of what was not imaged, in the unit of the series. `on` says whether the steps
-    of `intensity` are taken on the source's lattice or on the model's.
+    flips axes only. `spacing` in mm, or voxels over the same field of view: `matrix` [rows,
+    columns] of each slice, `shape` of all axes. `size` crops or pads around the middle,
+    `multiple_of` pads. `fill` takes the place of what was not imaged, in the unit of the series.
+    `on` says whether the steps of `intensity` are taken on the source's lattice or on the model's.
     """
 
     orientation: Orientation | None = None
     align: Literal["nearest", "patient"] = "nearest"
     spacing: tuple[Positive, Positive, Positive] | None = None
     matrix: tuple[Count, Count] | None = None
+    shape: tuple[Count, Count, Count] | None = None
     size: tuple[Count, Count, Count] | None = None
     multiple_of: tuple[Count, Count, Count] = (1, 1, 1)
     interpolation: Literal["nearest", "linear", "cubic", "area"] = "linear"
@@ -113,6 +115,12 @@ class Preprocessing(Table):
     def _fits(self) -> Preprocessing:
         if self.matrix is not None and (self.spacing is not None or self.orientation is not None):
             raise ValueError("matrix is of the slices as they are: no spacing, no orientation")
+        if self.shape is not None and (self.spacing, self.matrix, self.align) != (
+            None,
+            None,
+            "nearest",
+        ):
+            raise ValueError('shape takes the place of spacing and matrix, with align = "nearest"')
         if self.interpolation == "area" and self.matrix is None:
             raise ValueError("area interpolation needs matrix")
         if self.align == "patient" and self.orientation is None:
@@ -154,8 +162,43 @@ class Inference(Table):
         return self
 
 
+class Locate(Table):
+    """The first of two nets: it finds the box that the second one is given.
+
+    `model` names it in `[model.parts]`. Of the largest component of what it labels `label`, the
+    box holds the planes of which more than `share` is labelled, and reaches `margin` times its
+    size further on each side.
+    """
+
+    model: Name
+    preprocessing: Preprocessing
+    inference: Inference
+    label: Annotated[int, Field(ge=1, le=255)] = 1
+    share: Share = 0.0
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.0
+
+    @model_validator(mode="after")
+    def _keeps_the_field_of_view(self) -> Locate:
+        wanted = self.preprocessing
+        if wanted.align == "patient" or wanted.size is not None or wanted.multiple_of != (1, 1, 1):
+            raise ValueError("the whole field of view is looked at: no size, padding or turning")
+        if any(isinstance(step, Crop) for step in wanted.intensity):
+            raise ValueError("the whole field of view is looked at: no step crop")
+        return self
+
+
 class Recipe(Table):
-    """The table `recipe` of a task."""
+    """The table `recipe` of a task. With `locate` the net is given a box of the image only."""
 
     preprocessing: Preprocessing
     inference: Inference
+    locate: Locate | None = None
+
+    @model_validator(mode="after")
+    def _measures_what_there_is(self) -> Recipe:
+        steps = [*self.preprocessing.intensity]
+        if self.locate is None and any(getattr(step, "of", "") == "located" for step in steps):
+            raise ValueError('of = "located" needs locate')
+        if self.locate is not None and self.preprocessing.align == "patient":
+            raise ValueError('locate needs align = "nearest"')
+        return self

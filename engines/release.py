@@ -8,6 +8,7 @@ within the tolerances of the package (`[parity]`).
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -44,28 +45,31 @@ def _compare(
         with open_engine(package, threads=threads, rung=REFERENCE) as engine:
             recorder = _Recorder(engine.session)
             expected = engine.task.compute(package, recorder, inputs)
-        compared = _Compared(candidate.session, recorder.outputs)
+        compared = _Compared(candidate.session, iter(recorder.outputs))
         found = candidate.task.compute(package, compared, inputs)
     reasons = []
-    if not compared.worst <= allowed.max_error:
+    worst, where = compared.worst
+    if not worst <= allowed.max_error:
         reasons.append(
-            f"the output {compared.where} differs by {compared.worst:.3g},"
-            f" {allowed.max_error:g} is allowed"
+            f"the output {where} differs by {worst:.3g}, {allowed.max_error:g} is allowed"
         )
-    return compared.worst, reasons + candidate.task.disagreements(expected, found, allowed)
+    return worst, reasons + candidate.task.disagreements(expected, found, allowed)
 
 
 class _Recorder(Session):
     """Keeps what a session gave, run by run."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, outputs: list[dict[str, Array]] | None = None) -> None:
         self._session = session
-        self.outputs: list[dict[str, Array]] = []
+        self.outputs: list[dict[str, Array]] = [] if outputs is None else outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         found = self._session.run(inputs)
         self.outputs.append(dict(found))
         return found
+
+    def part(self, name: str) -> Session:
+        return _Recorder(self._session.part(name), self.outputs)
 
     def close(self) -> None:
         self._session.close()
@@ -74,11 +78,21 @@ class _Recorder(Session):
 class _Compared(Session):
     """Holds what a session gives against what was kept, run by run."""
 
-    def __init__(self, session: Session, expected: list[dict[str, Array]]) -> None:
+    def __init__(self, session: Session, expected: Iterator[dict[str, Array]]) -> None:
         self._session = session
-        self._expected = iter(expected)
-        self.worst = 0.0
-        self.where = ""
+        self._expected = expected
+        self._parts: list[_Compared] = []
+        self._worst = (0.0, "")
+
+    @property
+    def worst(self) -> tuple[float, str]:
+        """The largest difference, in other models too, and the output that has it."""
+        return max((self._worst, *(part.worst for part in self._parts)), key=lambda item: item[0])
+
+    def part(self, name: str) -> Session:
+        found = _Compared(self._session.part(name), self._expected)
+        self._parts.append(found)
+        return found
 
     def run(self, inputs: Arrays) -> Arrays:
         found = self._session.run(inputs)
@@ -89,8 +103,8 @@ class _Compared(Session):
             if name not in found:
                 raise InferenceError(f"the model gives no {name}, as it does on the reference")
             gap = difference(found[name], wanted)
-            if gap >= self.worst:
-                self.worst, self.where = gap, name
+            if gap >= self._worst[0]:
+                self._worst = gap, name
         return found
 
     def close(self) -> None:

@@ -129,6 +129,24 @@ def resized(lattice: Lattice, shape: Shape) -> Lattice:
     return _same_field(lattice, shape, np.array(lattice.shape) / np.array(shape))
 
 
+def corner_aligned(lattice: Lattice, orientation: str, shape: Shape) -> Lattice:
+    """Return another number of voxels, the corner ones where the old corner voxels are."""
+    near = turned(lattice, orientation)
+    factor = (np.array(near.shape) - 1) / np.maximum(np.array(shape) - 1, 1)
+    affine = near.affine.copy()
+    affine[:3, :3] = near.affine[:3, :3] * factor
+    return Lattice(shape=shape, affine=affine)
+
+
+def flipped(lattice: Lattice, axes: Sequence[int]) -> Lattice:
+    """Return the same voxels, counted from the other end along some axes."""
+    affine = lattice.affine.copy()
+    for axis in axes:
+        affine[:3, 3] += affine[:3, axis] * (lattice.shape[axis] - 1)
+        affine[:3, axis] *= -1
+    return Lattice(shape=lattice.shape, affine=affine)
+
+
 def centred(lattice: Lattice, shape: Shape) -> Lattice:
     """Cut or pad around the middle to a shape; where it is uneven, more at the far end."""
     first = [(old - new) // 2 if old >= new else -((new - old) // 2)

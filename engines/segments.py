@@ -81,15 +81,23 @@ def check_plausible(
         SeriesRefusedError: a volume lies outside `plausible_ml`.
     """
     for segment in segments:
-        if segment.plausible_ml is None:
-            continue
-        low, high = segment.plausible_ml
-        volume = int(np.count_nonzero(labels == segment.value)) * voxel_ml
-        if not low <= volume <= high:
-            raise SeriesRefusedError(
-                Reason.IMPLAUSIBLE,
-                f"{segment.label} would have {volume:.4g} ml; {low:g} to {high:g} are plausible",
-            )
+        if segment.plausible_ml is not None:
+            volume = int(np.count_nonzero(labels == segment.value)) * voxel_ml
+            check_millilitres(segment, volume)
+
+
+def check_millilitres(segment: SegmentSettings, volume: float) -> None:
+    """Hold back a volume in mL that cannot be true.
+
+    Raises:
+        SeriesRefusedError: it lies outside `plausible_ml`.
+    """
+    low, high = segment.plausible_ml or (0.0, float("inf"))
+    if not low <= volume <= high:
+        raise SeriesRefusedError(
+            Reason.IMPLAUSIBLE,
+            f"{segment.label} would have {volume:.4g} ml; {low:g} to {high:g} are plausible",
+        )
 
 
 def _keep_largest(labels: LabelArray, segment: SegmentSettings) -> None:

@@ -13,6 +13,7 @@ from engines.base import Arrays, Session, Task, Work
 from engines.errors import ModelInvalidError
 from engines.findings import Analysis, Code, Measurement, Outcome, Segment
 from engines.images import BoolArray, Grid, SourceFrame, Vector, Volume
+from engines.labelling import label_volume
 from engines.manifest import (
     CodedConcept,
     EnginePackage,
@@ -22,12 +23,11 @@ from engines.manifest import (
     TaskSettings,
 )
 from engines.measuring import MILLILITRE, dice
-from engines.networks import label_volume
 from engines.phases import phases_of
 from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError, refuse
 from engines.resampling import Labels, axial_lattice, lattice_of
-from engines.segments import SegmentSettings, tidy
+from engines.segments import SegmentSettings, check_millilitres, tidy
 from engines.series import Series, load_volume, read_series, stack_series
 from engines.suitability import unfit_grid, unfit_series
 
@@ -123,7 +123,7 @@ class Cine(Task):
 
     def disagreements(self, reference: Arrays, found: Arrays, allowed: ParityTable) -> list[str]:
         """Compare the cavities by their overlap (Dice)."""
-        overlap = dice(reference["labels"] > 0, found["labels"] > 0)
+        overlap = dice(reference["labels"] != 0, found["labels"] != 0)
         if overlap >= allowed.dice:
             return []
         return [f"the cavity overlaps by {overlap:.4f} (Dice), {allowed.dice:g} is asked for"]
@@ -195,14 +195,9 @@ def _plausible_fraction(diastolic: float, systolic: float, settings: CineSetting
     Raises:
         SeriesRefusedError: it cannot be true, or the volume it is a share of cannot.
     """
-    label = settings.cavity.label
-    least, most = settings.cavity.plausible_ml or (0.0, np.inf)
-    if not least <= diastolic <= most or not diastolic:
-        raise SeriesRefusedError(
-            Reason.IMPLAUSIBLE,
-            f"{label} would have {diastolic:.4g} ml at end diastole; {least:g} to {most:g} are"
-            " plausible",
-        )
+    check_millilitres(settings.cavity, diastolic)
+    if not diastolic:
+        raise SeriesRefusedError(Reason.IMPLAUSIBLE, "no cavity was found at end diastole")
     fraction = 100 * (diastolic - systolic) / diastolic
     low, high = settings.plausible_percent
     if not low <= fraction <= high:

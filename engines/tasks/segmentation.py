@@ -17,6 +17,7 @@ from engines.body import Body, BodyRule, find_body
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Analysis, Outcome, Segment
 from engines.images import BoolArray, FloatArray, Volume, VoxelArray
+from engines.labelling import label_volume
 from engines.manifest import (
     EnginePackage,
     Finite,
@@ -28,7 +29,6 @@ from engines.manifest import (
     TaskSettings,
 )
 from engines.measuring import Tally, dice, measure, tally
-from engines.networks import label_volume
 from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError, refuse
 from engines.resampling import Lattice, axial_lattice, lattice_of

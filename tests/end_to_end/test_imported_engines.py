@@ -13,14 +13,17 @@ from pydicom.uid import UID
 
 from engines.importing import import_model
 from node.pacs import StandInPacs
+from storage.records import JobRecord
 from storage.states import JobState
 from tests.end_to_end.processes import NodeProcess
-from tests.end_to_end.test_real_data import job_of, volumes
+from tests.end_to_end.test_real_data import job_of, jobs_of, volumes
 from tests.factories import uid
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 MODELS = {
+    "brain_deepbet": "brain_deepbet",
+    "brain_hippodeep": "brain_hippodeep",
     "lv_unet_sunnybrook": "lv_unet_sunnybrook/lv_unet.onnx",
     "lung_unet_ct": "lung_unet_ct/lung_unet.onnx",
     "cxr_nih_mobilenetv3": "cxr_nih_mobilenetv3/cxr_mobilenetv3_fp32.onnx",
@@ -43,6 +46,15 @@ trigger = "series"
 engines = ["cxr-nih-mobilenetv3"]
 destinations = ["pacs"]
 conditions = {field = "Modality", op = "equals", value = "DX", level = "series"}
+
+[[rules]]
+name = "brain"
+owner = "tests"
+priority = "routine"
+trigger = "series"
+engines = ["brain-deepbet", "brain-hippodeep"]
+destinations = ["pacs"]
+conditions = {field = "BodyPartExamined", op = "equals", value = "BRAIN", level = "series"}
 
 [[rules]]
 name = "heart"
@@ -154,6 +166,39 @@ def test_a_beating_heart_comes_back_with_its_ejection_fraction(site: Site) -> No
     ]
     said = sentences(results["AI lv-unet-sunnybrook report (unverified)"])
     assert "Left ventricular ejection fraction by MR 67.56 %" in said
+
+
+def test_a_head_comes_back_with_brain_and_hippocampi(site: Site) -> None:
+    """One Enhanced MR object, two engines: a box and then a mask; a template and then regions."""
+    files = [SHARED / "data" / "mr_enhanced_t1_dti" / "anat-T1w_acq-tfl_5.dcm"]
+    found = {name: value for job in jobs_of(site.node, files) for name, value in labelled(job)}
+    assert found == {
+        "Brain": pytest.approx(1575, rel=0.002),
+        "Intracranial space": pytest.approx(1472, rel=0.03),
+        "Left hippocampus": pytest.approx(3.80, rel=0.02),
+        "Right hippocampus": pytest.approx(3.99, rel=0.02),
+    }
+    results = site.results(study_of(files))
+    assert len(results) == 6
+    masks = results["AI brain-hippodeep segmentation (unverified)"]
+    sides = [
+        str(item.SegmentedPropertyTypeCodeSequence[0]
+            .SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning)
+        for item in masks.SegmentSequence[1:]
+    ]  # fmt: skip
+    assert sides == ["Right", "Left"]
+
+
+def labelled(job: JobRecord) -> Iterator[tuple[str, float]]:
+    """Yield label and volume of each finding."""
+    findings = job.summary["findings"]
+    assert isinstance(findings, list)
+    for finding in findings:
+        assert isinstance(finding, dict)
+        measurements = finding["measurements"]
+        assert isinstance(measurements, list)
+        assert isinstance(measurements[0], dict)
+        yield str(finding["label"]), float(str(measurements[0]["value"]))
 
 
 def test_a_negative_ejection_fraction_is_held_back_for_all_to_see(

@@ -55,6 +55,12 @@ def outgoing(files: Sequence[Path]) -> list[Outgoing]:
 
 def job_of(node: NodeProcess, files: Sequence[Path]) -> JobRecord:
     """Send files, wait for their study, return its one job."""
+    (job,) = jobs_of(node, files)
+    return job
+
+
+def jobs_of(node: NodeProcess, files: Sequence[Path]) -> Sequence[JobRecord]:
+    """Send files, wait for their study, return its jobs."""
     verdicts: list[SendVerdict] = []
 
     def report(_: int, sent: Sent) -> None:
@@ -67,8 +73,7 @@ def job_of(node: NodeProcess, files: Sequence[Path]) -> JobRecord:
     record = node.wait_settled(str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID))
     stores = node.stores()
     try:
-        (job,) = stores.jobs.list(study_id=record.id)
-        return job
+        return stores.jobs.list(study_id=record.id)
     finally:
         stores.database.close()
 

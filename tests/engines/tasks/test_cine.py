@@ -125,7 +125,7 @@ def test_no_cavity_is_no_ejection_fraction(engine: Engine, tmp_path: Path) -> No
     outcome = run(engine, cine(tmp_path, [0, 0]))
     assert isinstance(outcome, Refusal)
     assert outcome.reason.value == "IMPLAUSIBLE"
-    assert "at end diastole" in outcome.detail
+    assert "Left ventricle would have 0 ml" in outcome.detail
 
 
 def by_time(dataset: Dataset, phase: int, index: int) -> None:
