@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from engines.images import Grid, SourceFrame
+from engines.images import FloatArray, Grid, SourceFrame
 
 MaskArray: TypeAlias = npt.NDArray[np.bool_]
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
@@ -136,4 +136,36 @@ class ImageAnalysis:
     limits: tuple[str, ...] = ()
 
 
-Outcome: TypeAlias = Analysis | ImageAnalysis | Refusal
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlines:
+    """Many things of one kind on a slide, each outlined, and what is measured of all of them.
+
+    `polygons` are float64 [corner, (column, row)], not closed, in pixels of the total pixel matrix
+    of the slide, whose top left corner is 0, 0; `areas` has one for each, float64 in square
+    micrometres. `key` and `colour` as in `Segment`.
+    """
+
+    key: str
+    label: str
+    category: Code
+    type: Code
+    colour: tuple[int, int, int]
+    polygons: tuple[FloatArray, ...]
+    areas: FloatArray
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideAnalysis:
+    """The engine looked at a slide: `sources` has the one image that outlines lie on.
+
+    `findings`, `sought` and `limits` as in `Analysis`.
+    """
+
+    sources: tuple[SourceFrame, ...]
+    findings: tuple[Outlines, ...]
+    sought: tuple[Code, ...]
+    limits: tuple[str, ...] = ()
+
+
+Outcome: TypeAlias = Analysis | ImageAnalysis | SlideAnalysis | Refusal

@@ -28,6 +28,8 @@ ALWAYS_LOSSY: Final = frozenset(
     }
 )
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+TILED_FULL: Final = "TILED_FULL"
+"""Tiles of a slide, in order, without a functional group each: one header stands for all."""
 DISTINCT_KEYS: Final = (
     "EchoTime",
     "EchoNumbers",
@@ -84,8 +86,9 @@ class PixelFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameHeader:
-    """One frame of one image. Positions and directions are in LPS, mm; absent things are None.
+    """One frame of one image, or all tiles of a slide.
 
+    Positions and directions are in LPS, mm; absent things are None.
     `pixel_data` says where native pixels lie in the file; None: pydicom has to find them.
     """
 
@@ -166,6 +169,10 @@ def _frames(
     image = _Image(file=file, attributes=attributes, pixels=pixels, pixel_data=pixel_data)
     per_frame = attributes.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
+        if attributes.get("DimensionOrganizationType") == TILED_FULL:
+            shared = attributes.get("SharedFunctionalGroupsSequence") or [Dataset()]
+            yield _frame(image, _places(attributes, Dataset(), shared[0]), None)
+            return
         if pixels.frames != 1:
             raise SeriesRefusedError(
                 Reason.MISSING_GEOMETRY,

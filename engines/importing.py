@@ -25,6 +25,8 @@ from engines.quantised import with_plain_biases
 KIND: Final = ".onnx"
 PHANTOM_SHAPE: Final = (12, 48, 48)
 PHANTOM_SPACING: Final = (5.0, 2.0, 2.0)
+PICTURES: Final = ("classification", "slide")
+"""Tasks whose images are pictures of 0 to 255."""
 PICTURE_SHAPE: Final = (1, 256, 224)
 SHELLS: Final = ((0.95, 900.0), (0.85, 120.0), (0.75, 700.0), (0.45, 420.0))
 """Radius, as a share of half the field of view, and value; the inner ones lie over the outer."""
@@ -52,14 +54,15 @@ def import_model(model: Path, answers: Path, target: Path) -> EnginePackage:
 
 def phantom(task: str) -> dict[str, Array]:
     """Return a head of sorts: shells of different values in noise. The same every time."""
-    shape = PICTURE_SHAPE if task == "classification" else PHANTOM_SHAPE
+    picture = task in PICTURES
+    shape = PICTURE_SHAPE if picture else PHANTOM_SHAPE
     places = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
     away = np.sqrt(sum(place**2 for place in places))
     values = np.zeros(shape)
     for radius, value in SHELLS:
         values[away < radius] = value
     noise = np.random.default_rng(20240301).integers(0, 25, shape)
-    scale = 0.25 if task == "classification" else 1.0
+    scale = 0.25 if picture else 1.0
     voxels = ((values + noise) * scale).astype(np.int16)
     return {"voxels": voxels, "spacing": np.array(PHANTOM_SPACING)}
 

@@ -26,7 +26,7 @@ def presented(frame: FrameHeader, *, byte_limit: int) -> Picture:
         SeriesRefusedError: a multi-frame image, a transformation that cannot be read, and what
             `read_voxels` raises.
     """
-    if frame.source.frame is not None:
+    if frame.source.frame is not None or frame.pixels.frames > 1:
         raise SeriesRefusedError(
             Reason.PIXEL_FORMAT, "a multi-frame image: single images are what the engine reads"
         )

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     TOO_FEW_PHASES = "FEW_PHASES"
     SLICES_TOO_FAR_APART = "SLICE_DISTANCE"
     PIXELS_TOO_LARGE = "PIXEL_SIZE"
+    PIXELS_TOO_SMALL = "PIXELS_FINE"
     MATRIX_TOO_SMALL = "SMALL_MATRIX"
     NO_BODY = "NO_BODY"
     IMPLAUSIBLE = "IMPLAUSIBLE"
@@ -98,6 +99,7 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.TOO_FEW_PHASES: "Too few phases, or phases not told",
     Reason.SLICES_TOO_FAR_APART: "Slices too far apart",
     Reason.PIXELS_TOO_LARGE: "Pixels too large",
+    Reason.PIXELS_TOO_SMALL: "Pixels too small",
     Reason.MATRIX_TOO_SMALL: "Images too small",
     Reason.NO_BODY: "No part of the body found in the images",
     Reason.IMPLAUSIBLE: "Result of the engine not plausible",

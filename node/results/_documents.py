@@ -20,7 +20,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
 from pydicom.uid import CTImageStorage
 
-from engines.findings import Analysis, Code, ImageAnalysis, Measurement, Refusal
+from engines.findings import Analysis, Code, ImageAnalysis, Measurement, Refusal, SlideAnalysis
 from engines.images import SourceFrame
 from node.interfaces import DeviceIdentity, ResultContext, ResultError, SupersededResult
 from node.results import _encoded_items as encoded
@@ -107,7 +107,7 @@ def shortcoming(context: ResultContext) -> str:
     outcome = context.outcome
     if isinstance(outcome, Refusal):
         return clean(f"Not analysed: {outcome.reason.meaning}")
-    if isinstance(outcome, ImageAnalysis):
+    if isinstance(outcome, ImageAnalysis | SlideAnalysis):
         return ""
     undrawn = ", ".join(segment.label for segment in undrawn_segments(outcome))
     return clean(f"Not drawn: {undrawn}") if undrawn else ""

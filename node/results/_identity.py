@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Final
 
-from engines.findings import Analysis, ImageAnalysis
+from engines.findings import Analysis, ImageAnalysis, SlideAnalysis
 from node.interfaces import DeviceIdentity, ResultContext
 
 NAMESPACE: Final = uuid.UUID("a3bb1a1c-5a53-5c0e-8b7e-6d1f5f3c2e90")
@@ -51,7 +51,9 @@ def job_series(context: ResultContext) -> list[str]:
     return sorted({str(source.SeriesInstanceUID) for source in context.sources})
 
 
-def tracking_uid(context: ResultContext, analysis: Analysis | ImageAnalysis, key: str) -> str:
+def tracking_uid(
+    context: ResultContext, analysis: Analysis | ImageAnalysis | SlideAnalysis, key: str
+) -> str:
     """Name a finding for SEG, SR and every re-run of the engine on these images (OBJ-17)."""
     return derived_uid(
         "tracking",

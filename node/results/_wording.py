@@ -13,8 +13,10 @@ from engines.findings import (
     Code,
     ImageAnalysis,
     Measurement,
+    Outlines,
     Refusal,
     Segment,
+    SlideAnalysis,
 )
 from node.interfaces import ResultContext
 from node.results._segments import undrawn_segments
@@ -26,6 +28,7 @@ WARNING: Final = "AI RESULT - PRELIMINARY - NOT VERIFIED BY A PHYSICIAN."
 NO_NEGATIVE: Final = "There is no AI result for these images; this does not mean a normal finding."
 REPLACES: Final = "This report replaces an AI report on an earlier state of this study."
 HOUNSFIELD: Final = "[hnsf'U]"
+UNITLESS: Final = "1"
 
 
 def summary(context: ResultContext) -> list[str]:
@@ -41,10 +44,14 @@ def reason(refusal: Refusal) -> list[str]:
     return [_sentence(refusal.detail or refusal.reason.meaning)]
 
 
-def findings(analysis: Analysis | ImageAnalysis, context: ResultContext) -> list[str]:
+def findings(
+    analysis: Analysis | ImageAnalysis | SlideAnalysis, context: ResultContext
+) -> list[str]:
     """Give each finding with its values, what was sought, and the limits beside them."""
     if isinstance(analysis, Analysis):
         lines = [_finding(segment, analysis, context) for segment in analysis.findings]
+    elif isinstance(analysis, SlideAnalysis):
+        lines = [_outlines(item) for item in analysis.findings]
     else:
         lines = [_classification(item, analysis, context) for item in analysis.findings]
     verb = "Looked for" if lines else "Not found"
@@ -95,12 +102,22 @@ def _classification(
 def _value(
     measurement: Measurement, analysis: Analysis | ImageAnalysis, context: ResultContext
 ) -> str:
-    unit = "HU" if measurement.unit.value == HOUNSFIELD else measurement.unit.value
-    derivation = f"{measurement.derivation.meaning} " if measurement.derivation else ""
-    text = f"{derivation}{measurement.name.meaning} {number(measurement.value)} {unit}"
+    text = _number(measurement)
     if measurement.slice_index is None:
         return text
     return f"{text} on {_image(measurement.slice_index, analysis, context)}"
+
+
+def _outlines(finding: Outlines) -> str:
+    return _sentence(f"{finding.label}: {'; '.join(map(_number, finding.measurements))}.")
+
+
+def _number(measurement: Measurement) -> str:
+    unit = {HOUNSFIELD: " HU", UNITLESS: ""}.get(
+        measurement.unit.value, f" {measurement.unit.value}"
+    )
+    derivation = f"{measurement.derivation.meaning} " if measurement.derivation else ""
+    return f"{derivation}{measurement.name.meaning} {number(measurement.value)}{unit}"
 
 
 def _image(index: int, analysis: Analysis | ImageAnalysis, context: ResultContext) -> str:

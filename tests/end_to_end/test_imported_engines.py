@@ -24,6 +24,7 @@ SHARED = ROOT.parent / "shared"
 MODELS = {
     "brain_deepbet": "brain_deepbet",
     "brain_hippodeep": "brain_hippodeep",
+    "nuclei_unet2d_broad": "nuclei_unet2d_broad/weights.onnx",
     "lv_unet_sunnybrook": "lv_unet_sunnybrook/lv_unet.onnx",
     "lung_unet_ct": "lung_unet_ct/lung_unet.onnx",
     "cxr_nih_mobilenetv3": "cxr_nih_mobilenetv3/cxr_mobilenetv3_fp32.onnx",
@@ -55,6 +56,15 @@ trigger = "series"
 engines = ["brain-deepbet", "brain-hippodeep"]
 destinations = ["pacs"]
 conditions = {field = "BodyPartExamined", op = "equals", value = "BRAIN", level = "series"}
+
+[[rules]]
+name = "slide"
+owner = "tests"
+priority = "routine"
+trigger = "series"
+engines = ["nuclei-unet2d-broad"]
+destinations = ["pacs"]
+conditions = {field = "Modality", op = "equals", value = "SM", level = "series"}
 
 [[rules]]
 name = "heart"
@@ -187,6 +197,22 @@ def test_a_head_comes_back_with_brain_and_hippocampi(site: Site) -> None:
         for item in masks.SegmentSequence[1:]
     ]  # fmt: skip
     assert sides == ["Right", "Left"]
+
+
+def test_a_slide_comes_back_with_its_nuclei(site: Site) -> None:
+    files = [SHARED / "data" / "wsm_cmu1" / "region.dcm"]
+    job_of(site.node, files)
+    results = site.results(study_of(files))
+    assert set(results) == {
+        "AI nuclei-unet2d-broad annotations (unverified)",
+        "AI nuclei-unet2d-broad report (unverified)",
+    }
+    annotations = results["AI nuclei-unet2d-broad annotations (unverified)"]
+    (group,) = annotations.AnnotationGroupSequence
+    assert int(group.NumberOfAnnotations) == pytest.approx(667, rel=0.03)
+    assert group.GraphicType == "POLYGON"
+    said = sentences(results["AI nuclei-unet2d-broad report (unverified)"])
+    assert f"Nuclei: Number of outlined objects {group.NumberOfAnnotations};" in said
 
 
 def labelled(job: JobRecord) -> Iterator[tuple[str, float]]:
