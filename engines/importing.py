@@ -17,9 +17,10 @@ from pydantic import JsonValue
 
 from engines.base import Array, open_engine
 from engines.errors import EngineError
+from engines.formats import Imported, find_format
 from engines.manifest import EnginePackage
 from engines.package import PackageError, load_package
-from engines.packing import write_arrays, write_manifest
+from engines.packing import toml_value, write_arrays, write_manifest
 from engines.quantised import with_plain_biases
 
 KIND: Final = ".onnx"
@@ -41,7 +42,13 @@ def import_model(model: Path, answers: Path, target: Path) -> EnginePackage:
         EngineError: the model cannot be loaded or run.
     """
     text, table = _read_answers(answers)
-    models = _models(model, table)
+    source = find_format(model)
+    if source is None:
+        models = _models(model, table)
+    else:
+        imported = source.read(model, table)
+        text, table = _completed(answers.name, text, table, imported)
+        models = _checked({_named(table, "model", "file"): imported.model})
     if target.exists():
         raise PackageError(f"{target}: exists already")
     target.mkdir(parents=True)
@@ -78,12 +85,50 @@ def _read_answers(answers: Path) -> tuple[str, Mapping[str, JsonValue]]:
     return text, table
 
 
+def _completed(
+    name: str, text: str, table: Mapping[str, JsonValue], imported: Imported
+) -> tuple[str, Mapping[str, JsonValue]]:
+    """Add to the answers what a format says itself, and read them again.
+
+    Raises:
+        PackageError: both say it, or the answers are for another kind of task.
+    """
+    if table.get("task") != imported.task:
+        raise PackageError(f"task: what is imported is a {imported.task}")
+    task = table.get(imported.task)
+    if not isinstance(task, dict):
+        raise PackageError(f"{name}: {imported.task}: the table of the task is missing")
+    for key in imported.tables:
+        if _holds(task, key):
+            raise PackageError(f"{name}: {imported.task}.{key}: is read from what is imported")
+    lines = [
+        f"\n[{imported.task}.{key}]\n"
+        + "".join(f"{item} = {toml_value(value)}\n" for item, value in values.items())
+        for key, values in imported.tables.items()
+    ]
+    whole = f"{text.rstrip()}\n{''.join(lines)}"
+    completed: Mapping[str, JsonValue] = tomllib.loads(whole)
+    return whole, completed
+
+
+def _holds(table: Mapping[str, JsonValue], path: str) -> bool:
+    found: JsonValue = dict(table)
+    for key in path.split("."):
+        if not isinstance(found, dict) or key not in found:
+            return False
+        found = found[key]
+    return True
+
+
 def _models(model: Path, table: Mapping[str, JsonValue]) -> dict[str, Path]:
     """Return where the files of `[model]` come from: one file, or a folder with all of them."""
     names = [_named(table, "model", "file"), *_parts(table)]
     if len(names) > 1 and not model.is_dir():
         raise PackageError(f"{model.name}: model.parts needs the folder that holds all models")
-    found = {name: model / Path(name).name if model.is_dir() else model for name in names}
+    return _checked({name: model / Path(name).name if model.is_dir() else model for name in names})
+
+
+def _checked(found: dict[str, Path]) -> dict[str, Path]:
     for name, path in found.items():
         if path.suffix != KIND:
             raise PackageError(

@@ -10,7 +10,7 @@ import numpy as np
 from engines.base import Session
 from engines.errors import InferenceError, ModelInvalidError
 from engines.recipe import Inference
-from engines.resampling import Labels, Lattice, Values, resample
+from engines.resampling import Labels, Values
 from engines.windows import Predict, Slab, blended, gaussian_weights, mirrored
 
 MOST_CLASSES: Final = 256
@@ -73,19 +73,21 @@ def _windows(values: Values, inference: Inference, session: Session) -> Iterator
         raise ModelInvalidError("the recipe has no window")
     shape = values.shape
     grown = tuple(max(n, w) for n, w in zip(shape, window, strict=True))
-    padded = values
-    if grown != shape:
-        source = Lattice(shape=(shape[0], shape[1], shape[2]), affine=np.eye(4))
-        target = Lattice(shape=(grown[0], grown[1], grown[2]), affine=np.eye(4))
-        padded = resample(values, source, target, "nearest", float(values.min()))
+    zero = inference.pad == "zero"
+    before = [(n - m) // 2 if zero else 0 for n, m in zip(grown, shape, strict=True)]
+    ends = [(a, n - m - a) for a, n, m in zip(before, grown, shape, strict=True)]
+    padded = np.pad(values, ends, constant_values=0 if zero else values.min())
     weights = np.ones(window, np.float32)
-    if inference.blend == "gaussian":
-        weights = gaussian_weights(window)
+    if inference.blend != "even":
+        weights = gaussian_weights(window, on_voxel=inference.blend == "gaussian-on-voxel")
     predict = mirrored(_predict(inference, session), inference.mirror)
-    for first, scores in blended(padded, window, inference.overlap, weights, predict):
-        kept = scores[:, : max(0, shape[0] - first), : shape[1], : shape[2]]
+    even = inference.steps == "even"
+    inner = [slice(a, a + n) for a, n in zip(before, shape, strict=True)]
+    for first, scores in blended(padded, window, inference.overlap, weights, predict, even=even):
+        begin = first - before[0]
+        kept = scores[:, max(0, -begin) : max(0, shape[0] - begin), inner[1], inner[2]]
         if kept.shape[1]:
-            yield first, kept
+            yield max(0, begin), kept
 
 
 def _predict(inference: Inference, session: Session) -> Predict:

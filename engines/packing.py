@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from pydantic import JsonValue
 
 from engines.base import Array
 
@@ -25,6 +27,15 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
             member = zipfile.ZipInfo(f"{name}.npy", EPOCH)
             member.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(member, buffer.getvalue())
+
+
+def toml_value(value: JsonValue) -> str:
+    """Write one value of engine.toml: text, number, truth, or a list or table of those."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return json.dumps(value)
 
 
 def write_manifest(folder: Path, text: str, files: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,17 @@ from engines.images import BoolArray, VoxelArray
 from engines.recipe import Clip, Crop, Intensity, Linear, Normalise, Preprocessing, Quantiles
 from engines.resampling import (
     Lattice,
+    Spacing,
     Values,
     centred,
     cut,
     padded_to_multiple,
+    reordered,
     resample,
+    resample_apart,
     resized,
     respaced,
+    respaced_from_first,
     turned,
     upright,
 )
@@ -57,13 +61,16 @@ def prepare(
 
     With `found`, what a first net found, the field of view is its box.
     """
+    if wanted.nonzero:
+        voxels, valid, source = _not_zero(voxels, valid, source)
     values = np.where(valid, voxels, np.float32(wanted.fill)).astype(np.float32)
     fill = wanted.fill
     if wanted.on == "source":
         values, _ = changed(values, source, wanted.intensity, found)
         fill = float(values.min())
     target = model_lattice(source if found is None else found.box, wanted)
-    values = resample(values, source, target, wanted.interpolation, fill)
+    carry = resample_apart if wanted.apart else resample
+    values = carry(values, source, target, wanted.interpolation, fill)
     if wanted.on == "model":
         values, target = changed(values, target, wanted.intensity, found)
     lattice = padded_to_multiple(target, wanted.multiple_of)
@@ -79,13 +86,41 @@ def model_lattice(source: Lattice, wanted: Preprocessing) -> Lattice:
     lattice = source
     if wanted.orientation is not None:
         lattice = turned(source, wanted.orientation)
+    elif wanted.axes != (0, 1, 2):
+        lattice = reordered(source, wanted.axes)
     if wanted.matrix is not None:
         lattice = resized(lattice, (lattice.shape[0], *wanted.matrix))
     elif wanted.shape is not None:
         lattice = resized(lattice, wanted.shape)
     elif wanted.spacing is not None:
-        lattice = respaced(lattice, wanted.spacing)
+        lattice = _spaced(lattice, wanted.spacing, wanted.anchor)
     return lattice if wanted.size is None else centred(lattice, wanted.size)
+
+
+def _spaced(
+    lattice: Lattice, spacing: Spacing, anchor: Literal["centre", "field", "first"]
+) -> Lattice:
+    match anchor:
+        case "centre":
+            return respaced(lattice, spacing)
+        case "field":
+            return resized(lattice, respaced(lattice, spacing).shape)
+        case "first":
+            return respaced_from_first(lattice, spacing)
+        case _:
+            assert_never(anchor)
+
+
+def _not_zero(
+    voxels: VoxelArray, valid: BoolArray, source: Lattice
+) -> tuple[VoxelArray, BoolArray, Lattice]:
+    """Cut a series to the box of what is not 0; one that is all 0 stays whole."""
+    mask = (voxels != 0) & valid
+    if not mask.any():
+        return voxels, valid, source
+    box = bounding_box(mask)
+    part = voxels[box]
+    return part, valid[box], cut(source, [edge.start for edge in box], part.shape)
 
 
 def changed(
@@ -131,8 +166,12 @@ def _stretched(values: Values, step: Quantiles, found: Found | None) -> Values:
 
 def _normalised(values: Values, step: Normalise) -> Values:
     if step.of == "slice":
-        return np.stack([_standard(plane, plane) for plane in values])
-    return _standard(values, _looked_at(values, nonzero=step.of == "nonzero"))
+        found: Values = np.stack([_standard(plane, plane) for plane in values])
+    else:
+        found = _standard(values, _looked_at(values, nonzero=step.of == "nonzero"))
+    if step.keep_zero:
+        found[values == 0] = 0
+    return found
 
 
 def _standard(values: Values, looked_at: npt.NDArray[np.float32]) -> Values:

@@ -15,6 +15,7 @@ from engines.manifest import Finite, Name, Positive, Table
 from engines.resampling import directions
 
 Count: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+Axis: TypeAlias = Literal[0, 1, 2]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 TensorName: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
@@ -66,10 +67,14 @@ class Quantiles(Table):
 
 
 class Normalise(Table):
-    """Subtract the mean and divide by the standard deviation: of the volume, or of each slice."""
+    """Subtract the mean and divide by the standard deviation: of the volume, or of each slice.
+
+    With `keep_zero` values that are 0 stay so.
+    """
 
     step: Literal["normalise"]
     of: Literal["all", "nonzero", "slice"] = "all"
+    keep_zero: bool = False
 
 
 class Crop(Table):
@@ -91,17 +96,26 @@ Intensity: TypeAlias = Annotated[
 class Preprocessing(Table):
     """The lattice and the values of the model's image.
 
-    `orientation` names where the array's axes 0, 1, 2 point in the patient; without it they stay
-    [slice, row, column]. `align` "patient" turns an oblique series upright, "nearest" reorders and
-    flips axes only. `spacing` in mm, or voxels over the same field of view: `matrix` [rows,
-    columns] of each slice, `shape` of all axes. `size` crops or pads around the middle,
-    `multiple_of` pads. `fill` takes the place of what was not imaged, in the unit of the series.
-    `on` says whether the steps of `intensity` are taken on the source's lattice or on the model's.
+    `nonzero` cuts the series to the box of what is not 0 before anything else. `orientation` names
+    where the array's axes 0, 1, 2 point in the patient; without it they stay [slice, row, column],
+    in the order of `axes`. `align` "patient" turns an oblique series upright, "nearest" reorders
+    and flips axes only. `spacing` in mm, or voxels over the same field of view: `matrix` [rows,
+    columns] of each slice, `shape` of all axes. Where a spacing does not fit the field of view,
+    `anchor` says what stays: spacing and `centre`, the `field` of view, or spacing and the `first`
+    voxel. With `apart` an axis along which voxels are more than three times as long as along
+    another, before or after, is resampled by itself, to the nearest plane. `size` crops or pads
+    around the middle, `multiple_of` pads. `fill` takes the place of what was not imaged, in the
+    unit of the series. `on` says whether the steps of `intensity` are taken on the source's lattice
+    or on the model's.
     """
 
+    nonzero: bool = False
     orientation: Orientation | None = None
+    axes: tuple[Axis, Axis, Axis] = (0, 1, 2)
     align: Literal["nearest", "patient"] = "nearest"
     spacing: tuple[Positive, Positive, Positive] | None = None
+    anchor: Literal["centre", "field", "first"] = "centre"
+    apart: bool = False
     matrix: tuple[Count, Count] | None = None
     shape: tuple[Count, Count, Count] | None = None
     size: tuple[Count, Count, Count] | None = None
@@ -112,19 +126,31 @@ class Preprocessing(Table):
     on: Literal["model", "source"] = "model"
 
     @model_validator(mode="after")
-    def _fits(self) -> Preprocessing:
+    def _has_one_lattice(self) -> Preprocessing:
         if self.matrix is not None and (self.spacing is not None or self.orientation is not None):
             raise ValueError("matrix is of the slices as they are: no spacing, no orientation")
-        if self.shape is not None and (self.spacing, self.matrix, self.align) != (
-            None,
-            None,
-            "nearest",
-        ):
-            raise ValueError('shape takes the place of spacing and matrix, with align = "nearest"')
+        if self.shape is not None and (self.spacing, self.matrix) != (None, None):
+            raise ValueError("shape takes the place of spacing and matrix")
         if self.interpolation == "area" and self.matrix is None:
             raise ValueError("area interpolation needs matrix")
-        if self.align == "patient" and self.orientation is None:
+        if sorted(self.axes) != [0, 1, 2]:
+            raise ValueError("axes does not name each axis once")
+        if self.orientation is not None and self.axes != (0, 1, 2):
+            raise ValueError("an orientation takes the place of axes")
+        return self
+
+    @model_validator(mode="after")
+    def _is_turned_or_not(self) -> Preprocessing:
+        if self.align == "nearest":
+            return self
+        if self.orientation is None:
             raise ValueError('align = "patient" needs an orientation')
+        if self.apart or self.anchor != "centre" or self.shape is not None:
+            raise ValueError('shape, anchor and apart need align = "nearest"')
+        return self
+
+    @model_validator(mode="after")
+    def _crops_on_the_model(self) -> Preprocessing:
         if self.on == "source" and any(isinstance(step, Crop) for step in self.intensity):
             raise ValueError('the step crop needs on = "model"')
         return self
@@ -133,10 +159,14 @@ class Preprocessing(Table):
 class Inference(Table):
     """How the net is run.
 
-    `whole`: once, on [1, 1, 0, 1, 2]. `windows`: on windows of that size, blended by a Gaussian or
-    evenly. `slices`: on [n, 1, 1, 2] along axis 0, at most `slices_at_once` at a time. `mirror`
-    names the axes along which mirrored images are averaged in. The output has the classes on
-    axis 1; `activation` is applied to it after blending.
+    `whole`: once, on [1, 1, 0, 1, 2]. `windows`: on windows of that size, blended evenly or by a
+    Gaussian around the middle, or around the voxel beside it as nnU-Net has it; they begin at even
+    distances or, `fixed`, as far apart as the overlap says and the last one flush with the end. An
+    image smaller than a window is padded with its least value at the far end, or with `zero` around
+    the middle. `slices`: on [n, 1, 1, 2] along axis 0, at most `slices_at_once` at a time. `mirror`
+    names the axes along which mirrored images are averaged in. The output has the classes on axis
+    1; `activation` is applied to it after blending. `back` says what is carried back to the source:
+    labels, to the nearest voxel, or scores, interpolated, of which labels are made there.
     """
 
     input: TensorName
@@ -144,12 +174,15 @@ class Inference(Table):
     pattern: Literal["whole", "windows", "slices"]
     window: tuple[Count, Count, Count] | None = None
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
-    blend: Literal["gaussian", "even"] = "gaussian"
+    blend: Literal["gaussian", "gaussian-on-voxel", "even"] = "gaussian"
+    steps: Literal["even", "fixed"] = "even"
+    pad: Literal["least", "zero"] = "least"
     mirror: tuple[Literal[0, 1, 2], ...] = ()
     slices_at_once: Annotated[int, Field(ge=1, le=1024)] = 8
     activation: Literal["none", "sigmoid", "softmax"] = "none"
     decision: Literal["argmax", "threshold"]
     threshold: Finite = 0.5
+    back: Literal["labels", "scores"] = "labels"
 
     @model_validator(mode="after")
     def _pattern_is_whole(self) -> Inference:

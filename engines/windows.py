@@ -26,14 +26,18 @@ SIGMA_SHARE: Final = 0.125
 LEAST_WEIGHT: Final = 1e-3
 
 
-def starts(size: int, window: int, overlap: float) -> list[int]:
-    """Return where windows begin along one axis: evenly, the last one flush with the end.
+def starts(size: int, window: int, overlap: float, *, even: bool = True) -> list[int]:
+    """Return where windows begin along one axis; the last one is flush with the end.
 
     Args:
         size: of the axis; at least `window`.
         window: of the window.
         overlap: share of a window that its neighbour covers too, 0 to below 1.
+        even: spread them, so that neighbours may overlap more; else only the last one does.
     """
+    if not even:
+        apart = max(1, int(window * (1 - overlap)))
+        return [*range(0, size - window, apart), size - window]
     step = max(1.0, window * (1 - overlap))
     count = math.ceil((size - window) / step) + 1
     if count <= 1:
@@ -41,19 +45,32 @@ def starts(size: int, window: int, overlap: float) -> list[int]:
     return [round(index * (size - window) / (count - 1)) for index in range(count)]
 
 
-def gaussian_weights(window: Sequence[int]) -> Values:
-    """Return float32 of the window's shape: 1 in the middle, less towards the edges, never 0."""
+def gaussian_weights(window: Sequence[int], *, on_voxel: bool = False) -> Values:
+    """Return float32 of the window's shape: 1 in the middle, less towards the edges, never 0.
+
+    The middle is between the two middle voxels of an even size, as MONAI has it, and no weight is
+    below a thousandth; or, `on_voxel`, the second one of the two and without a floor, as nnU-Net.
+    """
     weights = np.ones((1,) * len(window), np.float64)
     for axis, size in enumerate(window):
-        away = (np.arange(size) - (size - 1) / 2) / (size * SIGMA_SHARE)
+        middle = size // 2 if on_voxel else (size - 1) / 2
+        away = (np.arange(size) - middle) / (size * SIGMA_SHARE)
         shape = [-1 if other == axis else 1 for other in range(len(window))]
         weights = weights * np.exp(-(away**2) / 2).reshape(shape)
-    found: Values = np.maximum(weights / weights.max(), LEAST_WEIGHT).astype(np.float32)
+    found: Values = np.maximum(weights / weights.max(), 0 if on_voxel else LEAST_WEIGHT).astype(
+        np.float32
+    )
     return found
 
 
 def blended(
-    values: Values, window: Shape, overlap: float, weights: Values, predict: Predict
+    values: Values,
+    window: Shape,
+    overlap: float,
+    weights: Values,
+    predict: Predict,
+    *,
+    even: bool = True,
 ) -> Iterator[Slab]:
     """Slide a window over a volume and yield the weighted mean of scores, slab by slab.
 
@@ -63,9 +80,11 @@ def blended(
         overlap: see `starts`.
         weights: float32 of the window's shape, above 0.
         predict: run on every window.
+        even: see `starts`.
     """
-    firsts, rows, columns = (starts(n, w, overlap) for n, w in zip(values.shape, window,
-                             strict=True))  # fmt: skip
+    firsts, rows, columns = (
+        starts(n, w, overlap, even=even) for n, w in zip(values.shape, window, strict=True)
+    )
     depth = window[0]
     scores: Values | None = None
     norm = np.zeros((depth, *values.shape[1:]), np.float32)

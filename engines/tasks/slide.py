@@ -22,10 +22,12 @@ from engines.manifest import (
     Colour,
     EnginePackage,
     Name,
+    ParityTable,
     Sentence,
     Table,
     TaskSettings,
 )
+from engines.measuring import dice
 from engines.networks import activated
 from engines.outlining import area_of, outline_of
 from engines.recipe import Count, Share, TensorName
@@ -162,6 +164,13 @@ class TiledSlide(Task):
             "tissue": looked.tissue,
             "score": np.array([looked.score]),
         }
+
+    def disagreements(self, reference: Arrays, found: Arrays, allowed: ParityTable) -> list[str]:
+        """Compare what was found by its overlap (Dice)."""
+        overlap = dice(reference["found"] != 0, found["found"] != 0)
+        if overlap >= allowed.dice:
+            return []
+        return [f"what was found overlaps by {overlap:.4f} (Dice), {allowed.dice:g} is asked for"]
 
 
 def _settings(package: EnginePackage) -> SlideSettings:

@@ -1,0 +1,1 @@
+"""One file per format that says itself how its net is run."""
