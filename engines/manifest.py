@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydicom.datadict import tag_for_keyword
 
 from engines.errors import PackageError
 from engines.findings import Code
@@ -181,17 +182,45 @@ class ResourceTable(Table):
         return self
 
 
+class AttributeRule(Table):
+    """What an attribute of every image has to be, by its DICOM keyword.
+
+    `allowed`: one of its values, letters in upper case, is one of these; an absent one is let pass
+    unless it has to be `present`. With `present` false it has to be absent or empty.
+    """
+
+    keyword: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{1,63}$")]
+    allowed: tuple[str, ...] = ()
+    present: bool | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> AttributeRule:
+        if not self.allowed and self.present is None:
+            raise ValueError("neither allowed nor present is said")
+        if self.allowed and self.present is False:
+            raise ValueError("an attribute that has to be absent has no allowed values")
+        if tag_for_keyword(self.keyword) is None:
+            raise ValueError(f"{self.keyword} is no keyword of DICOM")
+        return self
+
+
 class SuitabilityTable(Table):
     """Which series the engine may be run on; anything else is refused with a coded reason.
 
     Distances in mm. `plane_tolerance_degrees` is the angle that slices may lie off the plane.
     `body_parts` are values of Body Part Examined; an absent value is never refused.
-    `image_types_excluded` are words that no value of Image Type may be.
+    `image_types_excluded` are words that no value of Image Type may be; `photometrics` are the
+    photometric interpretations that are read, any where none is named. `unit` "SUV" asks for PET
+    whose header says how to get from activity to standardized uptake by body weight. `calibration`
+    "ultrasound" asks for a region of tissue whose pixels have a size. `attributes` ask for others.
     """
 
     modalities: Annotated[tuple[Keyword, ...], Field(min_length=1)]
     sop_classes: Annotated[tuple[Uid, ...], Field(min_length=1)]
-    unit: Literal["HU", ""] = ""
+    unit: Literal["HU", "SUV", ""] = ""
+    calibration: Literal["ultrasound", ""] = ""
+    photometrics: tuple[Keyword, ...] = ()
+    attributes: tuple[AttributeRule, ...] = ()
     plane: Literal["axial", "coronal", "sagittal", "any"] = "any"
     plane_tolerance_degrees: Annotated[float, Field(gt=0, le=45)] = 15.0
     min_slices: Annotated[int, Field(ge=1)] = 1

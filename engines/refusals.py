@@ -49,6 +49,10 @@ class Reason(StrEnum):
     WRONG_IMAGE_TYPE = "IMAGE_TYPE"
     WRONG_UNIT = "NOT_CALIBRATED"
     WRONG_BODY_PART = "BODY_PART"
+    WRONG_PHASE = "PHASE"
+    WRONG_LATERALITY = "LATERALITY"
+    WRONG_VIEW = "VIEW"
+    WRONG_ATTRIBUTE = "ATTRIBUTE"
     WRONG_PLANE = "PLANE"
     LOSSY = "LOSSY"
     TOO_FEW_SLICES = "FEW_SLICES"
@@ -92,6 +96,10 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.WRONG_IMAGE_TYPE: "Image type not supported by the engine",
     Reason.WRONG_UNIT: "Pixel values not in the unit the engine needs",
     Reason.WRONG_BODY_PART: "Body part not supported by the engine",
+    Reason.WRONG_PHASE: "Contrast phase not supported by the engine",
+    Reason.WRONG_LATERALITY: "Side not supported by the engine",
+    Reason.WRONG_VIEW: "View not supported by the engine",
+    Reason.WRONG_ATTRIBUTE: "Attribute not as the engine needs it",
     Reason.WRONG_PLANE: "Plane not supported by the engine",
     Reason.LOSSY: "Lossy compressed images",
     Reason.TOO_FEW_SLICES: "Too few slices",

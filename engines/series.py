@@ -8,7 +8,7 @@ guessed: what does not fit raises `SeriesRefusedError` with a coded reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -119,6 +119,12 @@ def load_volume(stacked: StackedSeries, *, byte_limit: int) -> Volume:
         sources=stacked.series.sources,
         notes=stacked.series.notes,
     )
+
+
+def in_uptake_values(volume: Volume, factor: float) -> Volume:
+    """Return a volume of activity in g/ml, standardized by body weight."""
+    values = volume.voxels.astype(np.float32) * np.float32(factor)
+    return replace(volume, voxels=values, unit="g/ml{SUVbw}")
 
 
 def read_volume(instances: Sequence[InstanceFile], *, byte_limit: int = 1 << 30) -> Volume:

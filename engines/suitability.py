@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from engines.findings import Refusal
+from engines.header_rules import header_rule_faults
 from engines.headers import FrameHeader
 from engines.images import Grid
 from engines.manifest import SuitabilityTable
@@ -70,6 +71,7 @@ def _header_faults(series: Series, wanted: SuitabilityTable) -> Iterator[tuple[R
         yield Reason.WRONG_IMAGE_TYPE, f"images of type {', '.join(sorted(excluded))}"
     yield from _value_faults(frames, wanted)
     yield from _body_part_faults(frames, wanted)
+    yield from header_rule_faults(frames, wanted)
     if len(frames) < wanted.min_slices:
         yield (
             Reason.TOO_FEW_SLICES,
@@ -89,6 +91,11 @@ def _value_faults(
         count = sum(not in_hounsfield_units(frame) for frame in frames)
         if count:
             yield Reason.WRONG_UNIT, f"{count} of {len(frames)} images are not in Hounsfield units"
+    if wanted.photometrics:
+        others = {frame.pixels.photometric for frame in frames} - set(wanted.photometrics)
+        if others:
+            found = ", ".join(sorted(_safe(value) for value in others))
+            yield Reason.PIXEL_FORMAT, f"photometric interpretation is {found}"
     if wanted.lossy == "refuse":
         count = sum(frame.lossy for frame in frames)
         if count:

@@ -16,6 +16,7 @@ from engines.bits import BitMask
 from engines.body import Body, BodyRule, find_body
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Analysis, Outcome, Segment
+from engines.header_rules import headers_of
 from engines.images import BoolArray, FloatArray, Volume, VoxelArray
 from engines.labelling import label_volume
 from engines.manifest import (
@@ -33,8 +34,15 @@ from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError, refuse
 from engines.resampling import Lattice, axial_lattice, lattice_of
 from engines.segments import SegmentSettings, check_plausible, tidy
-from engines.series import Series, load_volume, read_series, stack_series
+from engines.series import (
+    Series,
+    in_uptake_values,
+    load_volume,
+    read_series,
+    stack_series,
+)
 from engines.suitability import unfit_grid, unfit_series
+from engines.uptake import suv_factor
 
 LEFT_OUT_SHARE: Final = 0.03
 
@@ -150,6 +158,8 @@ class Segmentation(Task):
             return refusal
         work.progress("decoding")
         volume = load_volume(stacked, byte_limit=byte_limit)
+        if wanted.unit == "SUV":
+            volume = in_uptake_values(volume, suv_factor(headers_of(stacked.series.frames)))
         settings = _settings(work.package)
         work.progress("labelling")
         labelled = _label(volume, settings, work.session)
