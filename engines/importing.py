@@ -1,4 +1,4 @@
-"""Makes an engine package of a model file and the answers that no model file holds.
+"""Makes an engine package of models and the answers that no model holds.
 
 The answers are an `engine.toml` without `[files]`. The golden case is a phantom: made here, run
 once through the new package, and kept with what came out.

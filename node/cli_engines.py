@@ -112,7 +112,12 @@ def engines_check(
 
 @engines_app.command("import")
 def engines_import(
-    model: Annotated[Path, typer.Argument(help="The model: an ONNX file that holds its weights.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="An ONNX file, or a folder: of ONNX files, a MONAI bundle, an nnU-Net export."
+        ),
+    ],
     answers: Annotated[
         Path,
         typer.Option(help="engine.toml without [files]; see config/engines and `engines schema`."),

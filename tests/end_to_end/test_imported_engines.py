@@ -27,6 +27,7 @@ MODELS = {
     "nuclei_unet2d_broad": "nuclei_unet2d_broad/weights.onnx",
     "lv_unet_sunnybrook": "lv_unet_sunnybrook/lv_unet.onnx",
     "lung_unet_ct": "lung_unet_ct/lung_unet.onnx",
+    "cxr_nih_mobilenetv3_int8": "cxr_nih_mobilenetv3/model_int8.onnx",
     "cxr_nih_mobilenetv3": "cxr_nih_mobilenetv3/cxr_mobilenetv3_fp32.onnx",
 }
 RULES = """
@@ -44,7 +45,7 @@ name = "chest-radiograph"
 owner = "tests"
 priority = "routine"
 trigger = "series"
-engines = ["cxr-nih-mobilenetv3"]
+engines = ["cxr-nih-mobilenetv3", "cxr-nih-mobilenetv3-int8"]
 destinations = ["pacs"]
 conditions = {field = "Modality", op = "equals", value = "DX", level = "series"}
 
@@ -133,13 +134,15 @@ def test_a_chest_ct_comes_back_with_its_lungs(site: Site) -> None:
 
 def test_a_radiograph_comes_back_with_what_it_shows_and_what_not(site: Site) -> None:
     files = [SHARED / "data" / "cxr_nih" / "00013257_000.dcm"]
-    job = job_of(site.node, files)
+    job, other = sorted(jobs_of(site.node, files), key=lambda job: job.engine)
     findings = job.summary["findings"]
     assert isinstance(findings, list)
+    assert other.summary["verdict"] == job.summary["verdict"], "the net of 8-bit integers agrees"
     results = site.results(study_of(files))
     assert set(results) == {
-        "AI cxr-nih-mobilenetv3 findings (unverified)",
-        "AI cxr-nih-mobilenetv3 report (unverified)",
+        f"AI {engine} {what} (unverified)"
+        for engine in (job.engine, other.engine)
+        for what in ("findings", "report")
     }
     report = results["AI cxr-nih-mobilenetv3 findings (unverified)"]
     assert report.PreliminaryFlag == "PRELIMINARY"
