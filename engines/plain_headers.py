@@ -341,6 +341,7 @@ KEYWORDS: Final[Mapping[str, str]] = {
     "RescaleType": "LO",
     "LossyImageCompression": "CS",
     "PerFrameFunctionalGroupsSequence": "SQ",
+    "SharedFunctionalGroupsSequence": "SQ",
 }
 
 

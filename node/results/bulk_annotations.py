@@ -27,7 +27,7 @@ from node.interfaces import ResultContext, ResultError, ResultWriter
 from node.results import _encoding as encoding
 from node.results import _identity as identity
 from node.results._iod import require_attributes
-from node.results._sources import blank_carrier, headers_by_uid, source_of
+from node.results._sources import blank_carrier, header_text, headers_by_uid, source_of
 from node.results._text import clean
 
 SERIES_NUMBER: Final = 9005
@@ -98,19 +98,14 @@ def _encode(context: ResultContext, analysis: SlideAnalysis, place: encoding.Pla
 
 
 def _carrier(context: ResultContext, analysis: SlideAnalysis) -> Dataset:
-    """Make what the constructor copies from: identity of image and specimen, and no more."""
+    """Make what the constructor copies from: the identity of the image, and no more.
+
+    The specimen is the image's; it has no place in this object (PS3.3 Table A.87-1).
+    """
     image = analysis.sources[0]
     source = source_of(headers_by_uid(context), image)
     carrier = blank_carrier(context, image.sop_class_uid, image.sop_instance_uid)
-    for keyword in (
-        "FrameOfReferenceUID",
-        "ContainerIdentifier",
-        "IssuerOfTheContainerIdentifierSequence",
-        "ContainerTypeCodeSequence",
-        "SpecimenDescriptionSequence",
-    ):
-        if keyword in source:
-            carrier[keyword] = source[keyword]
+    carrier.FrameOfReferenceUID = header_text(source, "FrameOfReferenceUID")
     carrier.SeriesInstanceUID = source.SeriesInstanceUID
     return carrier
 

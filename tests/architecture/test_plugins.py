@@ -18,6 +18,7 @@ import node.delivery
 import node.listeners
 import node.results
 from engines.base import Runtime, Task
+from engines.formats import Format
 from engines.manifest import TaskSettings
 from node.interfaces import DeliveryTarget, Listener, PluginSettings, ResultWriter
 from node.plugins import discover
@@ -32,6 +33,7 @@ FOLDERS: Final = (
     "node/delivery",
     "engines/tasks",
     "engines/runtimes",
+    "engines/imports",
 )
 INFERENCE_LIBRARIES: Final = (
     "onnxruntime",
@@ -70,6 +72,8 @@ def _found(folder: str) -> Mapping[str, type[object]]:
             return discover(node.results, ResultWriter)
         case "node/delivery":
             return discover(node.delivery, DeliveryTarget)
+        case "engines/imports":
+            return engines.base.discover("imports", Format)
         case "engines/tasks":
             return engines.base.discover("tasks", Task)
         case _:
