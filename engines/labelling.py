@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from engines.anisotropy import resample_apart
 from engines.base import Session
 from engines.images import BoolArray, FloatArray, VoxelArray
 from engines.locating import locate
 from engines.networks import decide, run_slabs
 from engines.preprocessing import Prepared, prepare
 from engines.recipe import Recipe
-from engines.resampling import Labels, Lattice, Values, labels_back, resample, resample_apart
+from engines.resampling import Labels, Lattice, Values, labels_back, resample
 
 
 def label_volume(

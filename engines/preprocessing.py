@@ -9,6 +9,7 @@ from typing import Literal, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from engines.anisotropy import resample_apart
 from engines.components import bounding_box
 from engines.images import BoolArray, VoxelArray
 from engines.recipe import Clip, Crop, Intensity, Linear, Normalise, Preprocessing, Quantiles
@@ -21,7 +22,6 @@ from engines.resampling import (
     padded_to_multiple,
     reordered,
     resample,
-    resample_apart,
     resized,
     respaced,
     respaced_from_first,

@@ -145,6 +145,12 @@ OFFENCES = (
         shown="engines.tasks.second -> engines.tasks.segmentation",
     ),
     Offence(
+        contract="imports-independent",
+        file="engines/imports/second.py",
+        code="import engines.imports.monai_bundle",
+        shown="engines.imports.second -> engines.imports.monai_bundle",
+    ),
+    Offence(
         contract="runtimes-independent",
         file="engines/runtimes/second.py",
         code="import engines.runtimes.onnxruntime",
