@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from engines.base import discover
 from engines.errors import PackageError
+from engines.graphs import read_graph
 
 PICKLES: Final = (".ts", ".pt", ".pth", ".pt2", ".ckpt")
 """Kinds of files in which weights are pickles, or may be."""
@@ -85,6 +86,20 @@ def only_model(folder: Path, advice: str) -> Path:
         rest = f"; {', '.join(pickles)} may hold pickles, which are never opened" * bool(pickles)
         raise PackageError(f"{folder.name}: no ONNX file{rest}: {advice}")
     return found[0]
+
+
+def tensor_names(model: Path) -> tuple[str, str]:
+    """Return the one input and the one output of a model.
+
+    Raises:
+        PackageError: it has several.
+        ModelInvalidError: it is no ONNX.
+    """
+    graph = read_graph(model.read_bytes())
+    inputs = [item.name for item in graph.inputs]
+    if len(inputs) != 1 or len(graph.outputs) != 1:
+        raise PackageError(f"{model.name}: not one input and one output: {inputs}, {graph.outputs}")
+    return inputs[0], graph.outputs[0]
 
 
 def said_segments(answers: Mapping[str, JsonValue]) -> dict[int, Mapping[str, JsonValue]]:

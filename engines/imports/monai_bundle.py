@@ -12,9 +12,16 @@ from typing import ClassVar, Final
 from pydantic import JsonValue
 
 from engines.errors import PackageError
-from engines.formats import Format, Imported, check_labels, only_model, read_json, said_segments
+from engines.formats import (
+    Format,
+    Imported,
+    check_labels,
+    only_model,
+    read_json,
+    said_segments,
+    tensor_names,
+)
 from engines.monai_transforms import named, only, preprocessing_of
-from engines.onnx_names import tensor_names
 
 METADATA: Final = "metadata.json"
 INFERENCE: Final = "inference.json"
@@ -48,7 +55,7 @@ class MonaiBundle(Format):
         check_labels(answers, _labels(metadata), METADATA)
         _check_channels(metadata)
         model = only_model(folder, EXPORT)
-        given, got = tensor_names(model.read_bytes())
+        given, got = tensor_names(model)
         inference = {**_inferer(config), **_after(config, answers)}
         return Imported(
             model=model,

@@ -14,8 +14,14 @@ from typing import ClassVar, Final
 from pydantic import JsonValue
 
 from engines.errors import PackageError
-from engines.formats import Format, Imported, check_labels, only_model, read_json
-from engines.onnx_names import tensor_names
+from engines.formats import (
+    Format,
+    Imported,
+    check_labels,
+    only_model,
+    read_json,
+    tensor_names,
+)
 
 PLANS: Final = "plans.json"
 DATASET: Final = "dataset.json"
@@ -49,7 +55,7 @@ class NnunetExport(Format):
             tables={
                 "recipe.preprocessing": _preprocessing(plans, dataset, configuration),
                 "recipe.inference": {
-                    **dict(zip(("input", "output"), tensor_names(model.read_bytes()), strict=True)),
+                    **dict(zip(("input", "output"), tensor_names(model), strict=True)),
                     **_inference(configuration, answers),
                 },
             },
