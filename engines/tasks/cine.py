@@ -156,7 +156,6 @@ def _measured(phases: Sequence[_Phase], series: Series, settings: CineSettings) 
     diastole, systole = phases[first], phases[last]
     fraction = _plausible_fraction(diastole.millilitres, systole.millilitres, settings)
     grid, sources = _both(diastole.volume, systole.volume)
-    planes = len(diastole.mask), len(systole.mask)
     at_diastole = (
         Measurement(
             name=settings.end_diastolic_volume.code(), value=diastole.millilitres, unit=MILLILITRE
@@ -167,17 +166,13 @@ def _measured(phases: Sequence[_Phase], series: Series, settings: CineSettings) 
         name=settings.end_systolic_volume.code(), value=systole.millilitres, unit=MILLILITRE
     )
     order = _order(diastole.volume, systole.volume)
-    blank = tuple(np.zeros((count, *grid.shape[1:]), np.bool_) for count in planes)
-    masks = (
-        np.concatenate([diastole.mask, blank[1]])[order],
-        np.concatenate([blank[0], systole.mask])[order],
-    )
+    labels = np.concatenate([diastole.mask * np.uint8(1), systole.mask * np.uint8(2)])[order]
     return Analysis(
         grid=grid,
         sources=sources,
         findings=(
-            _segment(settings.cavity, "end-diastole", masks[0], at_diastole),
-            *_if_any(_segment(settings.cavity, "end-systole", masks[1], (at_systole,))),
+            _segment(settings.cavity, "end-diastole", labels, 1, at_diastole),
+            *_if_any(_segment(settings.cavity, "end-systole", labels, 2, (at_systole,))),
         ),
         sought=(settings.cavity.type.code(),),
         limits=(
@@ -235,7 +230,11 @@ def _both(one: Volume, other: Volume) -> tuple[Grid, tuple[SourceFrame, ...]]:
 
 
 def _segment(
-    cavity: SegmentSettings, when: str, mask: BoolArray, measurements: tuple[Measurement, ...]
+    cavity: SegmentSettings,
+    when: str,
+    labels: Labels,
+    value: int,
+    measurements: tuple[Measurement, ...],
 ) -> Segment:
     return Segment(
         key=f"{cavity.key}-{when}",
@@ -245,11 +244,12 @@ def _segment(
         region=cavity.region.code() if cavity.region else None,
         laterality=cavity.laterality.code() if cavity.laterality else None,
         colour=cavity.colour,
-        mask=mask,
+        labels=labels,
+        value=value,
         measurements=measurements,
     )
 
 
 def _if_any(segment: Segment) -> Iterator[Segment]:
-    if segment.mask.any():
+    if segment.by_slice.any():
         yield segment

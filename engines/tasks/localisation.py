@@ -382,6 +382,6 @@ def _segments(outlines: Sequence[_Outline], volume: Volume) -> Iterator[Segment]
             region=segment.region.code() if segment.region else None,
             laterality=segment.laterality.code() if segment.laterality else None,
             colour=segment.colour,
-            mask=mask,
+            labels=mask.view(np.uint8),
             measurements=(Measurement(name=VOLUME, value=outline.millilitres, unit=MILLILITRE),),
         )
