@@ -26,6 +26,22 @@ def resource_error(error: OSError) -> OutOfResourcesError:
     return OutOfResourcesError(f"the object store cannot take data: {name}")
 
 
+def sync_file(path: Path) -> None:
+    """Make durable what was written to a file, by whoever it was.
+
+    Raises:
+        OutOfResourcesError: the disk fails.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise resource_error(error) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

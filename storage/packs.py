@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from storage.disk import behind, claim, resource_error, sync_folder
+from storage.disk import behind, claim, resource_error, sync_file, sync_folder
 from storage.pack_folders import numbered_folders, pack_name, packs_in, whereabouts
 from storage.pack_format import (
     CHUNK,
@@ -329,13 +329,14 @@ class PackStore:
         return found
 
     def records(self, name: str, start: int = 0) -> Iterator[PackRecord]:
-        """Yield the finished records of a pack from a position on, each checked whole.
+        """Yield the finished records of a pack from a position on, each checked whole, and durable.
 
         Those that retention erased are among them.
 
         Raises:
-            StorageError: another version wrote the pack, in another way.
+            StorageError: another version wrote the pack, in another way; or the disk fails.
         """
+        sync_file(self.path_of(name))  # a writer that was killed may have left them in memory only
         return self._walk(name, start, record_at)
 
     def outlines(self, name: str) -> Iterator[PackRecord]:

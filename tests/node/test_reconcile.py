@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from node.interfaces import Source
 from storage.digests import InstanceDigest
 from storage.pack_format import FIRST
+from storage.records import OutOfResourcesError
 from storage.states import AssociationState
 from tests.factories import make_ct_series
 from tests.node.listeners.receiving import data_set_bytes
@@ -52,6 +54,25 @@ def test_instances_without_rows_are_indexed_and_what_was_cut_off_is_not(
     again = bench.reconcile()
     assert (again.indexed, again.missing) == (0, 0)
     assert bench.studies.conservation().missing == 0
+    bench.close()
+
+
+def test_rows_are_written_of_what_is_on_the_disk_only(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed node left in the page cache looks finished, and a power cut takes it away."""
+    killed_after(tmp_path, files)
+    bench = TakingIn(tmp_path)
+
+    def fails(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("storage.disk.os.fdatasync", fails)
+        with pytest.raises(OutOfResourcesError):
+            bench.reconcile()
+    assert bench.studies.list() == []
+    assert bench.reconcile().indexed == 3
     bench.close()
 
 

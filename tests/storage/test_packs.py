@@ -132,7 +132,8 @@ def test_a_record_is_durable_when_finish_returns(
     original = os.fdatasync
 
     def spy(descriptor: int) -> None:
-        synced[:] = found(store, pack.name)
+        if descriptor == pack.descriptor:
+            synced[:] = found(store, pack.name)
         original(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", spy)
