@@ -109,6 +109,7 @@ class Indexer:
         self._taken = 0  # items that are being written just now
         self._hurry = 0  # callers of drain
         self._stopping = False
+        self._idle = False  # the writer waits for something to write
         self._ids: dict[str, int] = {}  # of open associations
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
 
@@ -128,9 +129,9 @@ class Indexer:
 
     def put(self, item: Item) -> None:
         """Take one thing that happened."""
-        with self._changed:
-            self._items.append(item)
-            if len(self._items) == 1:
+        self._items.append(item)
+        if self._idle:  # set before the writer looks whether there is something
+            with self._changed:
                 self._changed.notify_all()
 
     @property
@@ -211,8 +212,10 @@ class Indexer:
     def _next(self) -> list[Item]:
         """Wait for work, and a moment more for company; empty: the end."""
         with self._changed:
+            self._idle = True
             while not self._items and not self._stopping:
                 self._changed.wait()
+            self._idle = False
             until = time.monotonic() + LINGER_SECONDS
             while len(self._items) < MOST_IN_ONE and not (self._hurry or self._stopping):
                 left = until - time.monotonic()

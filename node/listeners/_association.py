@@ -345,7 +345,7 @@ class StoreProvider(DULServiceProvider):
         if self._others_spoke:
             if not connection.ready:
                 return None
-        else:
+        elif self.assoc._reactor_checkpoint.is_set():
             self.assoc._reactor_checkpoint.clear()
         got = connection.fill()
         self._notices.look(inside_pdu=stream.inside_pdu)
