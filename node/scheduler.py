@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ class Scheduler:
 
     def __init__(self, sweeps: tuple[Sweep, ...], clock: Clock = system_clock) -> None:
         self._clock = clock
+        self._changed = threading.Condition()
+        self._busy = 0  # sweeps in hand
+        self._stopping = False
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._scheduler.add_listener(_report, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
         for sweep in sweeps:
@@ -47,7 +51,20 @@ class Scheduler:
             )
 
     def _sweep(self, sweep: Sweep) -> None:
-        sweep.run()
+        with self._changed:
+            if self._stopping:
+                return
+            self._busy += 1
+        try:
+            sweep.run()
+            self._hasten(sweep)
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+
+    def _hasten(self, sweep: Sweep) -> None:
+        """Let the next one come when something is due."""
         due = sweep.due()
         if due is not None and due < self._clock() + timedelta(seconds=sweep.seconds):
             with suppress(JobLookupError):  # it was stopped meanwhile
@@ -58,8 +75,16 @@ class Scheduler:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Finish the sweep in hand and begin no other."""
-        self._scheduler.shutdown(wait=True)
+        """Finish the sweep in hand and begin no other.
+
+        APScheduler would wait under a lock that a sweep needs to say when the next one is due.
+        """
+        with self._changed:
+            self._stopping = True
+        self._scheduler.shutdown(wait=False)
+        with self._changed:
+            while self._busy:
+                self._changed.wait()
 
 
 def _report(event: JobExecutionEvent) -> None:

@@ -22,6 +22,7 @@ from storage.records import NotFoundError, StudyRecord
 from storage.states import DeliveryState, JobState, StudyState
 
 PATIENCE_SECONDS = 90.0
+STOP_SECONDS = 60.0  # associations in flight have 20 of them (`grace_seconds`)
 ENDED_JOBS = {JobState.SUCCEEDED, JobState.REFUSED, JobState.FAILED, JobState.DEAD}
 OPEN_DELIVERIES = {DeliveryState.QUEUED, DeliveryState.SENDING, DeliveryState.PARKED}
 
@@ -193,7 +194,7 @@ enabled = false
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(30)
+            return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             raise

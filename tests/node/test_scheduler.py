@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from node.clock import system_clock
 from node.scheduler import Scheduler, Sweep
@@ -39,3 +39,32 @@ def test_a_sweep_without_anything_due_comes_at_its_time() -> None:
         assert all(came.acquire(timeout=PATIENCE) for _ in range(3))
     finally:
         scheduler.stop()
+
+
+def test_a_stop_waits_for_the_sweep_in_hand_which_may_say_what_is_due_next() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def sweep() -> None:
+        inside.set()
+        go_on.wait(PATIENCE)
+        ended.append("sweep")
+
+    def due() -> datetime:
+        return system_clock() + timedelta(seconds=0.01)
+
+    def stop() -> None:
+        scheduler.stop()
+        ended.append("stop")
+
+    scheduler = Scheduler((Sweep(name="x", seconds=0.1, run=sweep, due=due),))
+    scheduler.start()
+    assert inside.wait(PATIENCE)
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    stopping.join(0.3)
+    assert ended == []  # the sweep is still in hand
+    go_on.set()
+    stopping.join(PATIENCE)
+    assert not stopping.is_alive()
+    assert ended == ["sweep", "stop"]

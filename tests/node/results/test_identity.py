@@ -130,6 +130,7 @@ def test_a_finding_is_tracked_over_re_runs_and_engine_versions(headers: Headers)
 def test_each_public_file_is_one_writer() -> None:
     writers = discover(node.results, ResultWriter)  # type: ignore[type-abstract]  # plugin base
     assert sorted(writers) == [
+        "bulk_annotations",
         "classification_report",
         "measurement_report",
         "segmentation",
