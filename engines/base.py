@@ -37,6 +37,7 @@ from engines.manifest import (
     TaskSettings,
 )
 from engines.refusals import SeriesRefusedError, refuse
+from engines.series import Series, read_series
 from engines.sessions import Array, Arrays, Clock, Session, SeveralSessions, TimedSession
 
 Progress: TypeAlias = Callable[[str], None]
@@ -108,6 +109,20 @@ class Work:
     session: Session
     instances: Sequence[InstanceFile]
     progress: Progress
+
+
+def analyse_series(work: Work, analyse: Callable[[Series, Work, int], Outcome]) -> Outcome:
+    """Read the headers of a task's series and have it analysed, within so many bytes an image.
+
+    A series that is refused on the way becomes the outcome *not analysed*.
+    """
+    byte_limit = work.package.manifest.resources.pixel_mib << 20
+    work.progress("reading headers")
+    series = read_series(work.instances, byte_limit=byte_limit)
+    try:
+        return analyse(series, work, byte_limit)
+    except SeriesRefusedError as refused:
+        return refuse(refused.reason, refused.detail, series.sources)
 
 
 class Task(ABC):

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from engines.base import Arrays, Session, Task, Work
+from engines.base import Arrays, Session, Task, Work, analyse_series
 from engines.errors import ModelInvalidError
 from engines.findings import Analysis, Code, Measurement, Outcome, Segment
 from engines.images import BoolArray, Grid, SourceFrame, Vector, Volume
@@ -25,10 +25,10 @@ from engines.manifest import (
 from engines.measuring import MILLILITRE, dice
 from engines.phases import phases_of
 from engines.recipe import Recipe
-from engines.refusals import Reason, SeriesRefusedError, refuse
+from engines.refusals import Reason, SeriesRefusedError
 from engines.resampling import Labels, axial_lattice, lattice_of
 from engines.segments import SegmentSettings, check_millilitres, tidy
-from engines.series import Series, load_volume, read_series, stack_series
+from engines.series import Series, load_volume, stack_series
 from engines.suitability import unfit_grid, unfit_series
 
 PERCENT: Final = Code("%", "UCUM", "Percent")
@@ -82,13 +82,7 @@ class Cine(Task):
 
     def analyse(self, work: Work) -> Outcome:
         """Part the series into phases, outline the cavity in each, and measure two of them."""
-        byte_limit = work.package.manifest.resources.pixel_mib << 20
-        work.progress("reading headers")
-        series = read_series(work.instances, byte_limit=byte_limit)
-        try:
-            return self._analyse(series, work, byte_limit)
-        except SeriesRefusedError as refused:
-            return refuse(refused.reason, refused.detail, series.sources)
+        return analyse_series(work, self._analyse)
 
     def _analyse(self, series: Series, work: Work, byte_limit: int) -> Outcome:
         wanted = work.package.manifest.suitability

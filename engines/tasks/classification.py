@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
-from engines.base import Arrays, Session, Task, Work
+from engines.base import Arrays, Session, Task, Work, analyse_series
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Classification, Code, ImageAnalysis, Measurement, Outcome
 from engines.manifest import (
@@ -24,9 +24,8 @@ from engines.networks import activated
 from engines.preprocessing import changed
 from engines.presentation import Picture, presented
 from engines.recipe import Count, Crop, Intensity, Share, TensorName
-from engines.refusals import SeriesRefusedError, refuse
 from engines.resampling import Lattice, Values, resample, resized
-from engines.series import Series, read_series
+from engines.series import Series
 from engines.suitability import unfit_images, unfit_series
 
 CERTAINTY: Final = Code("111012", "DCM", "Certainty of Finding")
@@ -95,13 +94,7 @@ class ImageClassification(Task):
 
     def analyse(self, work: Work) -> Outcome:
         """Read every image of the series, run the net on it, and keep what is above threshold."""
-        byte_limit = work.package.manifest.resources.pixel_mib << 20
-        work.progress("reading headers")
-        series = read_series(work.instances, byte_limit=byte_limit)
-        try:
-            return self._analyse(series, work, byte_limit)
-        except SeriesRefusedError as refused:
-            return refuse(refused.reason, refused.detail, series.sources)
+        return analyse_series(work, self._analyse)
 
     def _analyse(self, series: Series, work: Work, byte_limit: int) -> Outcome:
         wanted = work.package.manifest.suitability

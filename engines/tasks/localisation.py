@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from engines.base import Arrays, Session, Task, Work
+from engines.base import Arrays, Session, Task, Work, analyse_series
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Analysis, Measurement, Outcome, Segment
 from engines.images import BoolArray, FloatArray, Volume, VoxelArray
@@ -30,7 +30,7 @@ from engines.manifest import (
 )
 from engines.measuring import MILLILITRE, VOLUME
 from engines.recipe import Count, Orientation, Share, TensorName
-from engines.refusals import Reason, SeriesRefusedError, refuse
+from engines.refusals import Reason, SeriesRefusedError
 from engines.resampling import (
     Lattice,
     Values,
@@ -42,7 +42,7 @@ from engines.resampling import (
     resample,
 )
 from engines.segments import SegmentSettings, check_millilitres
-from engines.series import Series, load_volume, read_series, stack_series
+from engines.series import Series, load_volume, stack_series
 from engines.suitability import unfit_grid, unfit_series
 
 Index = Annotated[int, Field(ge=0, le=4096)]
@@ -173,13 +173,7 @@ class Localisation(Task):
 
     def analyse(self, work: Work) -> Outcome:
         """Read the series, find the template in it, outline and measure."""
-        byte_limit = work.package.manifest.resources.pixel_mib << 20
-        work.progress("reading headers")
-        series = read_series(work.instances, byte_limit=byte_limit)
-        try:
-            return self._analyse(series, work, byte_limit)
-        except SeriesRefusedError as refused:
-            return refuse(refused.reason, refused.detail, series.sources)
+        return analyse_series(work, self._analyse)
 
     def _analyse(self, series: Series, work: Work, byte_limit: int) -> Outcome:
         wanted = work.package.manifest.suitability

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from engines.base import Array, Arrays, Session, Task, Work
+from engines.base import Array, Arrays, Session, Task, Work, analyse_series
 from engines.bits import BitMask
 from engines.body import Body, BodyRule, find_body
 from engines.errors import InferenceError, ModelInvalidError
@@ -31,14 +31,13 @@ from engines.manifest import (
 )
 from engines.measuring import Tally, dice, measure, tally
 from engines.recipe import Recipe
-from engines.refusals import Reason, SeriesRefusedError, refuse
+from engines.refusals import Reason, SeriesRefusedError
 from engines.resampling import Lattice, axial_lattice, lattice_of
 from engines.segments import SegmentSettings, check_plausible, tidy
 from engines.series import (
     Series,
     in_uptake_values,
     load_volume,
-    read_series,
     stack_series,
 )
 from engines.suitability import unfit_grid, unfit_series
@@ -141,13 +140,7 @@ class Segmentation(Task):
 
     def analyse(self, work: Work) -> Outcome:
         """Read the series, label it, and measure the segments."""
-        byte_limit = work.package.manifest.resources.pixel_mib << 20
-        work.progress("reading headers")
-        series = read_series(work.instances, byte_limit=byte_limit)
-        try:
-            return self._analyse(series, work, byte_limit)
-        except SeriesRefusedError as refused:
-            return refuse(refused.reason, refused.detail, series.sources)
+        return analyse_series(work, self._analyse)
 
     def _analyse(self, series: Series, work: Work, byte_limit: int) -> Outcome:
         wanted = work.package.manifest.suitability

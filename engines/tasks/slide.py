@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 from scipy import ndimage
 
-from engines.base import Arrays, Session, Task, Work
+from engines.base import Arrays, Session, Task, Work, analyse_series
 from engines.components import label, sizes
 from engines.errors import InferenceError, ModelInvalidError
 from engines.findings import Code, Measurement, Outcome, Outlines, SlideAnalysis
@@ -31,8 +31,8 @@ from engines.measuring import dice
 from engines.networks import activated
 from engines.outlining import area_of, outline_of
 from engines.recipe import Count, Share, TensorName
-from engines.refusals import SCHEME, Reason, SeriesRefusedError, refuse
-from engines.series import Series, read_series
+from engines.refusals import SCHEME, Reason, SeriesRefusedError
+from engines.series import Series
 from engines.slides import Colours, Slide, read_slide
 from engines.staining import saturation_of, stain_of
 from engines.suitability import unfit_series
@@ -124,13 +124,7 @@ class TiledSlide(Task):
 
     def analyse(self, work: Work) -> Outcome:
         """Read the finest image that the net can work on, run the net on it, outline and count."""
-        byte_limit = work.package.manifest.resources.pixel_mib << 20
-        work.progress("reading headers")
-        series = read_series(work.instances, byte_limit=byte_limit)
-        try:
-            return self._analyse(series, work, byte_limit)
-        except SeriesRefusedError as refused:
-            return refuse(refused.reason, refused.detail, series.sources)
+        return analyse_series(work, self._analyse)
 
     def _analyse(self, series: Series, work: Work, byte_limit: int) -> Outcome:
         if refusal := unfit_series(series, work.package.manifest.suitability):
