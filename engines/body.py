@@ -13,6 +13,7 @@ import numpy as np
 from engines.bits import BitMask, Indices
 from engines.components import Box, LabelArray, label, sizes
 from engines.images import BoolArray, VoxelArray
+from engines.sharing import share
 
 COARSE_FROM: Final = 256
 """Images of at least so many columns are labelled on every other pixel: four times faster."""
@@ -84,9 +85,13 @@ def find_body(voxels: VoxelArray, valid: BoolArray, rule: BodyRule) -> Body | No
 
 def _tissue(voxels: VoxelArray, valid: BoolArray, above: float) -> BitMask:
     tissue = BitMask.empty(voxels.shape)
-    for index in range(len(voxels)):
-        part = slice(index, index + 1)
-        tissue.put(part, (voxels[part] > above) & valid[part])
+
+    def pack(slices: slice) -> None:
+        for index in range(slices.start, slices.stop):
+            part = slice(index, index + 1)
+            tissue.put(part, (voxels[part] > above) & valid[part])
+
+    share(len(voxels), pack)
     return tissue
 
 

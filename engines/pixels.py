@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from engines.native_pixels import (
 )
 from engines.plain_headers import Extent
 from engines.refusals import Reason, SeriesRefusedError
+from engines.sharing import share
 
 
 def read_voxels(frames: Sequence[FrameHeader], *, byte_limit: int) -> tuple[VoxelArray, BoolArray]:
@@ -47,30 +49,48 @@ def read_voxels(frames: Sequence[FrameHeader], *, byte_limit: int) -> tuple[Voxe
     shape = (len(frames), form.rows, form.columns)
     voxels: VoxelArray = np.empty(shape, np.int16) if whole else np.empty(shape, np.float32)
     valid = np.ones(shape, np.bool_)
-    words = WordReader(form.rows, form.columns)
-    for file, slots in _by_file(frames).items():
+    straight, others = _by_file(frames)
+
+    def read_words(part: slice) -> None:
+        words = WordReader(form.rows, form.columns)
+        for file, extent, slots in straight[part]:
+            with _opened(file, frames[slots[0]].pixels, extent) as stream:
+                for slot in slots:
+                    words.read(stream, extent, frames[slot], voxels[slot], valid[slot])
+
+    share(len(straight), read_words)
+    for file, extent, slots in others:
         headers = [frames[slot] for slot in slots]
-        extent = headers[0].pixel_data
         if extent is None:
             copies = _by_pydicom(file, headers, byte_limit)
-        elif not reads_words(headers[0].pixels):
-            copies = _copies(file, headers, extent)
         else:
-            with _opened(file, headers[0].pixels, extent) as stream:
-                for slot, header in zip(slots, headers, strict=True):
-                    words.read(stream, extent, header, voxels[slot], valid[slot])
-            continue
+            copies = _copies(file, headers, extent)
         for slot, header, stored in zip(slots, headers, copies, strict=True):
             mark_padding(valid[slot], stored, header.pixels.padding)
             _rescale_into(voxels[slot], stored, header.rescale or (1.0, 0.0))
     return voxels, valid
 
 
-def _by_file(frames: Sequence[FrameHeader]) -> dict[InstanceFile, list[int]]:
+_Straight: TypeAlias = tuple[InstanceFile, Extent, list[int]]
+"""A file, where its pixel data are, and the frames that come from it."""
+_Copied: TypeAlias = tuple[InstanceFile, Extent | None, list[int]]
+"""The same; its pixel data may have to be looked for."""
+
+
+def _by_file(frames: Sequence[FrameHeader]) -> tuple[list[_Straight], list[_Copied]]:
+    """Part the files whose words are read straight to where they stay from the others."""
     found: dict[InstanceFile, list[int]] = {}
     for slot, frame in enumerate(frames):
         found.setdefault(frame.file, []).append(slot)
-    return found
+    straight: list[_Straight] = []
+    others: list[_Copied] = []
+    for file, slots in found.items():
+        first = frames[slots[0]]
+        if first.pixel_data is not None and reads_words(first.pixels):
+            straight.append((file, first.pixel_data, slots))
+        else:
+            others.append((file, first.pixel_data, slots))
+    return straight, others
 
 
 def _stays_whole(frame: FrameHeader) -> bool:

@@ -21,6 +21,7 @@ from engines.images import InstanceFile
 from engines.package import EnginePackage, load_package
 from engines.probe import probe
 from engines.release import release_rung
+from engines.sharing import use_threads
 from engines.verify import Verdict, verify_package
 from node.interfaces import (
     DeviceIdentity,
@@ -90,6 +91,7 @@ def run_job_operation(
     job = JobRequest.model_validate(request)
     stages = _Stages(progress)
     stages.enter("loading")
+    use_threads(job.threads)
     package = load_package(job.engine_folder)
     if package.digest != job.engine_digest:
         raise EngineChangedError(f"{package.name}: the package on disk changed since it was loaded")

@@ -1,10 +1,10 @@
 """From the last C-STORE response to the SEG at the PACS: each stage of one CT, by the node's rows.
 
 `python deploy/bench/turnaround.py [--slices 300] [--repetitions 3]` runs a node with the reference
-engine and a stand-in PACS, sends a synthetic CT, and prints seconds by stage. The quiet time, the
-network's forward passes and what the stand-in PACS does with a SEG that it has received are told,
-and left out of the sum: they are not this node's. The first study is left out too: its sandbox has
-to start. Beside the median stands the least, which other work on the machine lengthens least.
+engine and dcmtk's storescp as the PACS, sends a synthetic CT, and prints seconds by stage. The
+quiet time and the network's forward passes are told, and left out of the sum. The first study is
+left out too: its sandbox has to start. Beside the median stands the least, which other work on the
+machine lengthens least.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,16 +25,17 @@ from pathlib import Path
 from typing import Final
 
 from pydicom import FileDataset, dcmread
-from pynetdicom.events import Event
 
 CODE: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CODE))
 
-from node.delivery.dimse import DimseTarget, DimseTargetSettings  # noqa: E402 - after the path
+from loopback import enter_own_network  # noqa: E402 - beside this file; after the path
+from peers import StoreScpFork, free_port  # noqa: E402
+
+from node.delivery.dimse import DimseTarget, DimseTargetSettings  # noqa: E402
 from node.inference import FORWARD  # noqa: E402
 from node.interfaces import Outgoing, SendVerdict, Sent  # noqa: E402
 from node.log import configure_logging  # noqa: E402
-from node.pacs import StandInPacs  # noqa: E402
 from node.settings import load_settings  # noqa: E402
 from node.stores import Stores, open_stores  # noqa: E402
 from storage.records import NotFoundError  # noqa: E402
@@ -48,7 +48,7 @@ SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
 LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 GOAL_SECONDS: Final = 1.0
-REACHED: Final = "without quiet time, forward, PACS"
+REACHED: Final = "without quiet time and forward"
 
 CONFIGURATION: Final = """
 [node]
@@ -86,24 +86,10 @@ conditions = {field = "Modality", op = "equals", value = "CT", level = "series"}
 """
 
 
-class TimedPacs(StandInPacs):
-    """A stand-in PACS that keeps the seconds from a whole object to its answer, by class."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, ae_title="PACS")
-        self.seconds: dict[str, float] = {}
-
-    def _on_store(self, event: Event) -> int:
-        since = time.monotonic()
-        status = super()._on_store(event)
-        self.seconds[str(event.request.AffectedSOPClassUID)] = time.monotonic() - since
-        return status
-
-
 @contextmanager
 def running_node(folder: Path, pacs_port: int) -> Iterator[int]:
     """Run a node; yield its port."""
-    port = _free_port()
+    port = free_port()
     (folder / "rules.toml").write_text(RULES)
     (folder / "wetread.toml").write_text(
         CONFIGURATION.format(port=port, pacs=pacs_port, quiet=QUIET_SECONDS)
@@ -147,13 +133,8 @@ def send(files: Sequence[Path], port: int) -> datetime:
     return answered[-1]
 
 
-def stages(
-    stores: Stores, study_instance_uid: str, last: datetime, in_pacs: float
-) -> dict[str, float]:
-    """Return the seconds of each stage, from the rows of a study whose results are delivered.
-
-    `in_pacs` is how long the PACS took to answer a SEG that it had received.
-    """
+def stages(stores: Stores, study_instance_uid: str, last: datetime) -> dict[str, float]:
+    """Return the seconds of each stage, from the rows of a study whose results are delivered."""
     study = stores.studies.get(study_instance_uid)
     (job,) = stores.jobs.list(study_id=study.id)
     events = {item.action: item.at for item in stores.events.timeline(study.id)}
@@ -173,12 +154,11 @@ def stages(
         "start": (job.started_at - routed).total_seconds(),
         **{f"job: {name}": seconds for name, seconds in job.timings.items()},
         "job: rest": ran - sum(job.timings.values()),
-        "deliver SEG": (max(sent) - job.finished_at).total_seconds() - in_pacs,
-        "in the PACS": in_pacs,
+        "deliver SEG": (max(sent) - job.finished_at).total_seconds(),
         "whole": (max(sent) - last).total_seconds(),
     }
     forward = found.get(f"job: {FORWARD}", 0.0)
-    found[REACHED] = found["whole"] - QUIET_SECONDS - forward - in_pacs
+    found[REACHED] = found["whole"] - QUIET_SECONDS - forward
     return found
 
 
@@ -194,7 +174,7 @@ def _delivered(stores: Stores, study_instance_uid: str) -> bool:
 def measure(folder: Path, slices: int, repetitions: int) -> list[dict[str, float]]:
     """Run the way a number of times, each with a new study; the first warms up and is left out."""
     runs = []
-    pacs = TimedPacs(folder / "pacs")
+    pacs = StoreScpFork(folder=folder / "pacs")
     pacs.start()
     try:
         with running_node(folder, pacs.port) as port:
@@ -208,7 +188,7 @@ def measure(folder: Path, slices: int, repetitions: int) -> list[dict[str, float
                 study = str(_header(files[0]).StudyInstanceUID)
                 last = send(files, port)
                 _wait(lambda study=study: _delivered(stores, study), "the results")  # type: ignore[misc]
-                runs.append(stages(stores, study, last, pacs.seconds[SEGMENTATION]))
+                runs.append(stages(stores, study, last))
             stores.database.close()
     finally:
         pacs.stop()
@@ -217,14 +197,6 @@ def measure(folder: Path, slices: int, repetitions: int) -> list[dict[str, float
 
 def _header(file: Path) -> FileDataset:
     return dcmread(file, stop_before_pixels=True)
-
-
-def _free_port() -> int:
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _wait(holds: object, what: str) -> None:
@@ -245,6 +217,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder to work in (default: in memory)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if not enter_own_network():
+        print("no network of its own can be had here: storescp listens on all addresses")
     root = options.root or Path("/dev/shm")  # noqa: S108 - the bench says so
     with tempfile.TemporaryDirectory(dir=root) as folder:
         runs = measure(Path(folder), options.slices, options.repetitions)

@@ -40,6 +40,7 @@ from engines.series import (
     load_volume,
     stack_series,
 )
+from engines.sharing import share
 from engines.suitability import unfit_grid, unfit_series
 from engines.uptake import suv_factor
 
@@ -259,10 +260,16 @@ def _direct(
     images = _Images(voxels.shape, settings)
     for first in range(0, len(voxels), settings.slices_at_once):
         part = slice(first, first + settings.slices_at_once)
-        found = _infer(images.of(voxels[part], valid[part]), settings, session)
-        np.multiply(found, inside[part], out=labels[part])
-        if body is not None:
-            _bare_surface(labels[part], inside[part], valid[part], settings)
+        labels[part] = _infer(images.of(voxels[part], valid[part]), settings, session)
+
+    def confine(slices: slice) -> None:
+        for first in range(slices.start, slices.stop, settings.slices_at_once):
+            part = slice(first, min(first + settings.slices_at_once, slices.stop))
+            labels[part] *= inside[part].view(np.uint8)
+            if body is not None:
+                _bare_surface(labels[part], inside[part], valid[part], settings)
+
+    share(len(labels), confine)
     return _Labelled(labels=labels, body=body)
 
 
@@ -320,7 +327,8 @@ def _bare_surface(
         return
     values = {segment.key: segment.value for segment in settings.segments}
     body = BitMask.of(inside)
-    at = ((~body & BitMask.of(valid)).grown(1, 1) & body).indices()
+    beyond = ~body if valid.all() else ~body & BitMask.of(valid)
+    at = (beyond.grown(1, 1) & body).indices()
     flat = labels.reshape(-1)
     flat[at[flat[at] == values[settings.body.not_on_surface]]] = 0
 
@@ -344,6 +352,7 @@ def _segments(
             colour=segment.colour,
             labels=labels,
             value=segment.value,
+            by_slice=found.by_slice,
             measurements=tuple(measure(volume, found, slice_index)),
         )
 

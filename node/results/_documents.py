@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final, TypedDict
+from typing import Final
 
 from highdicom.sr import (
     AlgorithmIdentification,
+    Comprehensive3DSR,
     DeviceObserverIdentifyingAttributes,
+    EnhancedSR,
     ObserverContext,
     SourceImageForMeasurement,
     SourceImageForMeasurementGroup,
@@ -18,6 +20,7 @@ from highdicom.sr import Measurement as SrMeasurement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage
 
 from engines.findings import Analysis, Code, ImageAnalysis, Measurement, Refusal, SlideAnalysis
@@ -29,10 +32,11 @@ from node.results import _explicit as explicit
 from node.results import _identity as identity
 from node.results._iod import require_attributes
 from node.results._segments import undrawn_segments
-from node.results._sources import blank_carriers, header_text
+from node.results._sources import blank_carrier, header_text
 from node.results._text import clean, decimal_string
 
 ENGLISH: Final = SrCode("en-US", "RFC5646", "English (United States)")
+CONTENT: Final = Tag("ContentSequence")
 EVIDENCE: Final = "CurrentRequestedProcedureEvidenceSequence"
 ABSENT: Final = SrCode("2667000", "SCT", "Absent")
 PRESENT: Final = SrCode("52101004", "SCT", "Present")
@@ -44,62 +48,68 @@ _PROCEDURES: Final = {  # CID 100; anything else is an error to the Connectathon
 _ANY_PROCEDURE: Final = SrCode("363679005", "SCT", "Imaging procedure")
 
 
-class DocumentArguments(TypedDict):
-    """What every report's constructor is handed alike."""
-
-    evidence: list[Dataset]
-    is_complete: bool
-    is_final: bool
-    is_verified: bool
-    previous_versions: list[Dataset] | None
-
-
-def document_arguments(
-    context: ResultContext,
+def make_document(
+    kind: type[EnhancedSR | Comprehensive3DSR],
     content: Dataset,
-    *,
-    others: Sequence[Dataset] = (),
-    previous: Sequence[SupersededResult] = (),
-) -> DocumentArguments:
-    """Return evidence and flags: preliminary and never verified, for no person looked (OBJ-13).
-
-    The evidence here is blank but for its identity, and no more than what the content refers to,
-    which the library checks; `complete_document` puts the true one in.
-    """
-    referred = {
-        str(element.value)
-        for element in content.iterall()
-        if element.keyword == "ReferencedSOPInstanceUID"
-    }
-    uids = [str(item.SOPInstanceUID) for item in [*context.sources, *others]]
-    named = [uid for uid in uids if uid in referred]
-    carriers = list(blank_carriers(context, CTImageStorage, named or uids[:1]))
-    return DocumentArguments(
-        evidence=carriers,
-        is_complete=not shortcoming(context),
-        is_final=False,
-        is_verified=False,
-        previous_versions=[_predecessor(item) for item in previous] or None,
-    )
-
-
-def complete_document(
-    dataset: Dataset,
     context: ResultContext,
     place: encoding.Place,
     *,
     others: Sequence[Dataset] = (),
-) -> None:
-    """Settle what the constructor left open in a report."""
+    previous: Sequence[SupersededResult] = (),
+) -> Dataset:
+    """Make a report: preliminary and never verified, for no person looked (OBJ-13).
+
+    The library makes the document around the root of the content, and around blank evidence: it
+    would copy all content to search it for references, and take most of the time. What it searches
+    for is asked for here.
+
+    Args:
+        kind: of document.
+        content: its root container, with everything in it.
+        context: of the job.
+        place: of the document in the study.
+        others: results that are evidence beside the sources (OBJ-11).
+        previous: what it replaces (UID-05).
+
+    Raises:
+        ResultError: the content refers to an instance that is no evidence.
+    """
+    evidence = [*context.sources, *others]
+    _check_references(content, evidence)
     missing = shortcoming(context)
+    made = kind(
+        content=_root_of(content),
+        evidence=[blank_carrier(context, CTImageStorage, evidence[0].SOPInstanceUID)],
+        is_complete=not missing,
+        is_final=False,
+        is_verified=False,
+        previous_versions=[_predecessor(item) for item in previous] or None,
+        **encoding.common_arguments(context, place),
+    )
+    dataset = Dataset()
+    dataset.update(made)
+    dataset.file_meta = made.file_meta
+    dataset.ContentSequence = content.ContentSequence
     if missing:
         dataset.CompletionFlagDescription = missing
     encoding.complete(dataset, context, place)
-    explicit.put_items(
-        dataset,
-        EVIDENCE,
-        _evidence([*context.sources, *others]),
-    )
+    explicit.put_items(dataset, EVIDENCE, _evidence(evidence))
+    return dataset
+
+
+def _root_of(content: Dataset) -> Dataset:
+    """Return a root container with nothing in it."""
+    root = Dataset()
+    root.update({element.tag: element for element in content if element.tag != CONTENT})
+    root.ContentSequence = []
+    return root
+
+
+def _check_references(content: Dataset, evidence: Sequence[Dataset]) -> None:
+    known = {str(item.SOPInstanceUID) for item in evidence}
+    for element in content.iterall():
+        if element.keyword == "ReferencedSOPInstanceUID" and str(element.value) not in known:
+            raise ResultError(f"{element.value} is referred to, and is no evidence (OBJ-11)")
 
 
 def shortcoming(context: ResultContext) -> str:

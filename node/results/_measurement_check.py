@@ -5,23 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from highdicom.sr import (
-    CodedConcept,
-    Comprehensive3DSR,
-    MeasurementReport,
-    VolumetricROIMeasurementsAndQualitativeEvaluations,
-    srread,
-)
-from highdicom.sr import Measurement as SrMeasurement
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
 
-from engines.findings import Analysis, Code, Segment
+from engines.findings import Analysis, Code, Measurement, Segment
 from node.interfaces import ResultContext, ResultError
 from node.results import _documents as documents
-from node.results import _encoding as encoding
 from node.results import _identity as identity
-from node.results._documents import ABSENT
+from node.results._content import (
+    NOTHING,
+    Key,
+    children,
+    code_in,
+    name_of,
+    number_in,
+    only_child,
+    unit_of,
+)
 from node.results._segments import drawn_segments
+
+TEMPLATE: Final = "1500"
+IMAGING_MEASUREMENTS: Final = ("126010", "DCM")
+MEASUREMENT_GROUP: Final = ("125007", "DCM")
+TRACKING_UID: Final = ("112040", "DCM")
+REFERENCED_SEGMENT: Final = ("121191", "DCM")
+DERIVATION: Final = ("121401", "DCM")
 
 
 def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis) -> None:
@@ -30,78 +41,84 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
     Raises:
         ResultError: naming the first difference.
     """
-    written = srread(path)
-    if not isinstance(written, Comprehensive3DSR):
-        raise ResultError("measurement_report: it is no Comprehensive 3D SR")
-    report = written.content
-    if not isinstance(report, MeasurementReport):
-        raise ResultError("measurement_report: its content is no TID 1500 report")
+    written = dcmread(path)
+    _require(written.SOPClassUID == Comprehensive3DSRStorage, "it is no Comprehensive 3D SR")
+    template = written.get("ContentTemplateSequence")
+    _require(
+        bool(template) and template[0].TemplateIdentifier == TEMPLATE,
+        "its content is no TID 1500 report",
+    )
     documents.check_document(written, context, context.written.get("segmentation", ()))
+    container = only_child(written, IMAGING_MEASUREMENTS, "CONTAINER")
+    groups = [] if container is None else list(children(container, MEASUREMENT_GROUP, "CONTAINER"))
     segments = drawn_segments(analysis)
     if segments:
-        _compare_segments(report, context, analysis, segments)
+        _compare_segments(groups, context, analysis, segments)
     else:
-        _compare_absent(report, analysis)
+        _compare_absent(groups, analysis)
 
 
 def _compare_segments(
-    report: MeasurementReport,
+    groups: Sequence[Dataset],
     context: ResultContext,
     analysis: Analysis,
     segments: Sequence[Segment],
 ) -> None:
-    groups = report.get_volumetric_roi_measurement_groups()
     _require(len(groups) == len(segments), "the groups are not the segments")
     segmentation = context.written["segmentation"][0].SOPInstanceUID
     for number, (group, segment) in enumerate(zip(groups, segments, strict=True), 1):
-        uid = identity.tracking_uid(context, analysis, segment.key)
-        _require(group.tracking_uid == uid, f"the tracking UID of {segment.key} differs")
+        tracking = only_child(group, TRACKING_UID, "UIDREF")
+        same = (
+            tracking is not None
+            and identity.tracking_uid(context, analysis, segment.key) == tracking.UID
+        )
+        _require(same, f"the tracking UID of {segment.key} differs")
         _compare_reference(group, str(segmentation), number)
-        _compare_measurements(group.get_measurements(), segment)
+        _compare_measurements(group, segment)
 
 
-def _compare_reference(
-    group: VolumetricROIMeasurementsAndQualitativeEvaluations, segmentation: str, number: int
-) -> None:
-    segment = group.referenced_segment
+def _compare_reference(group: Dataset, segmentation: str, number: int) -> None:
+    image = only_child(group, REFERENCED_SEGMENT, "IMAGE")
+    reference = None if image is None else image.ReferencedSOPSequence[0]
     same = (
-        segment is not None
-        and segment.referenced_sop_instance_uid == segmentation
-        and segment.referenced_segment_numbers == [number]
+        reference is not None
+        and reference.ReferencedSOPInstanceUID == segmentation
+        and reference.get("ReferencedSegmentNumber") == number
     )
     _require(same, f"group {number} refers to another segment")
 
 
-def _compare_measurements(found: Sequence[SrMeasurement], segment: Segment) -> None:
+def _compare_measurements(group: Dataset, segment: Segment) -> None:
+    found = [item for item in group.ContentSequence if item.ValueType == "NUM"]
     _require(len(found) == len(segment.measurements), f"measurements of {segment.key} are missing")
     for item, wanted in zip(found, segment.measurements, strict=True):
-        same = (
-            _same_code(item.name, wanted.name)
-            and _same_code(item.unit, wanted.unit)
-            and _same_optional(item.derivation, wanted.derivation)
-            and item.value is not None
-            and math.isclose(item.value, wanted.value, rel_tol=1e-9, abs_tol=1e-12)
-        )
-        _require(same, f"{wanted.name.meaning} of {segment.key} differs")
+        _require(_same(item, wanted), f"{wanted.name.meaning} of {segment.key} differs")
 
 
-def _compare_absent(report: MeasurementReport, analysis: Analysis) -> None:
-    groups = report.get_image_measurement_groups()
+def _same(item: Dataset, wanted: Measurement) -> bool:
+    derivation = only_child(item, DERIVATION, "CODE")
+    value = number_in(item)
+    return (
+        name_of(item) == _key(wanted.name)
+        and unit_of(item) == _key(wanted.unit)
+        and (NOTHING if derivation is None else code_in(derivation, "ConceptCodeSequence"))
+        == (NOTHING if wanted.derivation is None else _key(wanted.derivation))
+        and value is not None
+        and math.isclose(value, wanted.value, rel_tol=1e-9, abs_tol=1e-12)
+    )
+
+
+def _compare_absent(groups: Sequence[Dataset], analysis: Analysis) -> None:
     _require(len(groups) == len(analysis.sought), "what is absent is not what was sought")
+    absent = (documents.ABSENT.value, documents.ABSENT.scheme_designator)
     for group, concept in zip(groups, analysis.sought, strict=True):
-        found = group.get_qualitative_evaluations(name=encoding.coded(concept))
-        same = [item.value for item in found] == [ABSENT]
+        evaluation = only_child(group, _key(concept), "CODE")
+        same = evaluation is not None and code_in(evaluation, "ConceptCodeSequence") == absent
         _require(same, f"{concept.meaning} is not said to be absent")
 
 
-def _same_code(found: CodedConcept, wanted: Code) -> bool:
-    return (found.value, found.scheme_designator) == (wanted.value, wanted.scheme)
-
-
-def _same_optional(found: CodedConcept | None, wanted: Code | None) -> bool:
-    if found is None or wanted is None:
-        return found is None and wanted is None
-    return _same_code(found, wanted)
+def _key(code: Code) -> Key:
+    return code.value, code.scheme
 
 
 def _require(holds: bool, fault: str) -> None:

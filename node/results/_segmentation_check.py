@@ -13,10 +13,12 @@ from pydicom.dataset import Dataset
 
 from engines.findings import Analysis, Segment
 from engines.images import BoolArray, Grid, SourceFrame
+from engines.sharing import share
 from node.interfaces import ResultContext, ResultError
 from node.results import _encoded_items as encoded
 from node.results import _identity as identity
 from node.results._frame_groups import FramePlace, frame_groups
+from node.results._frame_runs import Run, runs_of
 from node.results._iod import require_attributes
 from node.results._segments import drawn_segments
 from node.results._sources import Headers, headers_by_uid, source_of
@@ -77,20 +79,26 @@ def _compare_plane(written: Dataset, grid: Grid) -> None:
 def _placed(written: Dataset, context: ResultContext, analysis: Analysis) -> list[tuple[int, int]]:
     """Return for each frame the number of its segment, and the slice of the grid it lies on."""
     headers = headers_by_uid(context)
+    positions = np.array(analysis.grid.positions)
     places: dict[FramePlace, int] = {}
     placed = []
     for groups in frame_groups(written):
         if groups.place not in places:
-            places[groups.place] = _slice_of_frame(groups.place, headers, analysis)
+            places[groups.place] = _slice_of_frame(groups.place, positions, headers, analysis)
         placed.append((groups.segment, places[groups.place]))
     _require(len(placed) == int(written.NumberOfFrames), "it has not as many groups as frames")
     return placed
 
 
-def _slice_of_frame(place: FramePlace, headers: Headers, analysis: Analysis) -> int:
+def _slice_of_frame(
+    place: FramePlace,
+    positions: npt.NDArray[np.float64],
+    headers: Headers,
+    analysis: Analysis,
+) -> int:
     """Find the slice where a frame lies, by its position; its reference must say the same."""
     position = _floats(place.position)
-    distances = np.linalg.norm(np.array(analysis.grid.positions) - position, axis=1)
+    distances = np.linalg.norm(positions - position, axis=1)
     near = np.flatnonzero(distances < POSITION_TOLERANCE_MM)
     _require(bool(near.size), "a frame lies on no slice of the grid")
     named = [index for index in near if _is_of(place, analysis.sources[index])]
@@ -120,30 +128,35 @@ def _position_in_header(header: Dataset, source: SourceFrame) -> npt.NDArray[np.
 def _compare_voxels(
     written: Dataset, segments: Sequence[Segment], placed: Sequence[tuple[int, int]]
 ) -> None:
-    seen = {segment.key: np.zeros(len(segment.labels), dtype=np.bool_) for segment in segments}
-    for frame, (number, index) in enumerate(placed):
+    _require(len(set(placed)) == len(placed), "two frames are of one segment on one slice")
+    for number, _ in placed:
         _require(0 < number <= len(segments), f"a frame is of segment {number}, which is none")
-        segment = segments[number - 1]
-        pixels = _frame_pixels(written, frame)
-        same = not seen[segment.key][index] and np.array_equal(pixels, segment.plane(index))
-        _require(same, f"segment {segment.key} differs on slice {index}")
-        seen[segment.key][index] = True
-    for segment in segments:
-        _require(
-            np.array_equal(segment.by_slice > 0, seen[segment.key]),
-            f"frames of {segment.key} are missing",
-        )
-
-
-def _frame_pixels(written: Dataset, frame: int) -> BoolArray:
-    """Unpack one frame: bool [row, column]; a bit a pixel, without gaps (PS3.5 8.1.1, A.4)."""
     shape = int(written.Rows), int(written.Columns)
-    first = frame * shape[0] * shape[1]
-    end = first + shape[0] * shape[1]
-    packed = np.frombuffer(written.PixelData, np.uint8)[first // 8 : -(-end // 8)]
-    bits = np.unpackbits(packed, bitorder="little")[first % 8 :][: end - first]
+    packed = np.frombuffer(written.PixelData, np.uint8)
+    runs = runs_of(placed)
+
+    def compare(part: slice) -> None:
+        for run in runs[part]:
+            found, wanted = _pixels(packed, run, shape), run.pixels(segments)
+            if not np.array_equal(found, wanted):
+                same = [np.array_equal(*pair) for pair in zip(found, wanted, strict=True)]
+                key, index = segments[run.segment - 1].key, run.slices[same.index(False)]
+                _require(False, f"segment {key} differs on slice {index}")
+
+    share(len(runs), compare)
+    for number, segment in enumerate(segments, 1):
+        there = sorted(index for found, index in placed if found == number)
+        same = np.array_equal(there, np.flatnonzero(segment.by_slice))
+        _require(same, f"frames of {segment.key} are missing")
+
+
+def _pixels(packed: npt.NDArray[np.uint8], run: Run, shape: tuple[int, int]) -> BoolArray:
+    """Unpack frames: bool [frame, row, column]; a bit a pixel, without gaps (PS3.5 8.1.1, A.4)."""
+    first, end = (frame * shape[0] * shape[1] for frame in (run.first, run.end))
+    octets = packed[first // 8 : -(-end // 8)]
+    bits = np.unpackbits(octets, bitorder="little")[first % 8 :][: end - first]
     _require(bits.size == end - first, "its pixel data end before its frames do")
-    return bits.view(np.bool_).reshape(shape)
+    return bits.view(np.bool_).reshape(len(run.slices), *shape)
 
 
 def _floats(values: Sequence[float]) -> npt.NDArray[np.float64]:

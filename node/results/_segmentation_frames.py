@@ -10,21 +10,26 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from highdicom.spatial import get_volume_positions
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from engines.findings import Segment
 from engines.images import Grid, SourceFrame, Vector
+from engines.sharing import share
 from node.results import _explicit as explicit
 from node.results._encoded_items import REFERENCED_SOP_CLASS_UID, REFERENCED_SOP_INSTANCE_UID
+from node.results._frame_runs import Run, runs_of
 from node.results._text import decimals
 
 PIXEL_DATA: Final = Tag("PixelData")
 OCTET: Final = 8
+Octets: TypeAlias = npt.NDArray[np.uint8]
+FRAMES_AT_ONCE: Final = 8
 REFERENCED_FRAME_NUMBER: Final = 0x00081160
 SOURCE_IMAGE: Final = 0x00082112
 DERIVATION_IMAGE: Final = 0x00089124
@@ -159,16 +164,29 @@ def _item(frame: Frame, plane: tuple[bytes, bytes], rank: int, numbered: bool) -
 
 def _packed(segments: Sequence[Segment], frames: Sequence[Frame]) -> bytes:
     """Pack the frames: one bit a pixel, frame behind frame without a gap (PS3.5 8.1.1, A.4)."""
-    pixels = len(frames) * (segments[0].labels[0].size if frames else 0)
-    size = -(-pixels // OCTET)
+    frame_pixels = segments[0].labels[0].size if frames else 0
+    size = -(-len(frames) * frame_pixels // OCTET)
     packed = np.zeros(size + size % 2, np.uint8)
-    at, left = 0, np.zeros(0, np.bool_)
-    for frame in frames:
-        bits = segments[frame.segment - 1].plane(frame.slice).reshape(-1)
-        if left.size:
-            bits = np.concatenate([left, bits])
-        whole = bits.size // OCTET
-        packed[at : at + whole] = np.packbits(bits[: whole * OCTET], bitorder="little")
-        at, left = at + whole, bits[whole * OCTET :]
-    packed[at:size] = np.packbits(left, bitorder="little")
+    runs = runs_of([(frame.segment, frame.slice) for frame in frames])
+    if frame_pixels % OCTET:
+        _pack_across(packed[:size], segments, runs)
+        return packed.tobytes()
+
+    def pack(part: slice) -> None:
+        for run in runs[part]:
+            at, end = (frame * frame_pixels // OCTET for frame in (run.first, run.end))
+            packed[at:end] = np.packbits(run.pixels(segments), bitorder="little")
+
+    share(len(runs), pack)
     return packed.tobytes()
+
+
+def _pack_across(target: Octets, segments: Sequence[Segment], runs: Sequence[Run]) -> None:
+    """Pack frames that end within an octet."""
+    at, left = 0, np.zeros(0, np.bool_)
+    for run in runs:
+        bits = np.concatenate([left, run.pixels(segments).reshape(-1)])
+        whole = bits.size // OCTET
+        target[at : at + whole] = np.packbits(bits[: whole * OCTET], bitorder="little")
+        at, left = at + whole, bits[whole * OCTET :]
+    target[at:] = np.packbits(left, bitorder="little")

@@ -55,7 +55,6 @@ class ClassificationReportWriter(ResultWriter):
                 description=encoding.described(context, "findings"),
             )
             dataset = _encode(context, analysis, place)
-            documents.complete_document(dataset, context, place)
         return (dataset,)
 
     def check(self, path: Path, context: ResultContext) -> None:
@@ -74,9 +73,7 @@ def _analysis(context: ResultContext) -> ImageAnalysis:
     return analysis
 
 
-def _encode(
-    context: ResultContext, analysis: ImageAnalysis, place: encoding.Place
-) -> Comprehensive3DSR:
+def _encode(context: ResultContext, analysis: ImageAnalysis, place: encoding.Place) -> Dataset:
     report = MeasurementReport(
         observation_context=ObservationContext(
             observer_device_context=documents.observer(context.device)
@@ -87,11 +84,7 @@ def _encode(
     )
     add_image_library(report[0], context, analysis, range(len(analysis.sources)))
     previous = [item for item in context.superseded if item.writer == place.writer]
-    return Comprehensive3DSR(
-        content=report[0],
-        **documents.document_arguments(context, report[0], previous=previous),
-        **encoding.common_arguments(context, place),
-    )
+    return documents.make_document(Comprehensive3DSR, report[0], context, place, previous=previous)
 
 
 def _groups(

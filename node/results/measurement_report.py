@@ -61,9 +61,7 @@ class MeasurementReportWriter(ResultWriter):
                 series_number=SERIES_NUMBER,
                 description=encoding.described(context, "measurements"),
             )
-            segmentations = context.written.get(SEGMENTATION, ())
             dataset = _encode(context, analysis, place)
-            documents.complete_document(dataset, context, place, others=segmentations)
         return (dataset,)
 
     def check(self, path: Path, context: ResultContext) -> None:
@@ -78,7 +76,7 @@ def _analysis(context: ResultContext) -> Analysis:
     return context.outcome
 
 
-def _encode(context: ResultContext, analysis: Analysis, place: encoding.Place) -> Comprehensive3DSR:
+def _encode(context: ResultContext, analysis: Analysis, place: encoding.Place) -> Dataset:
     segments = drawn_segments(analysis)
     groups = _segment_groups(context, analysis, segments) or _absent_groups(context, analysis)
     report = MeasurementReport(
@@ -91,12 +89,13 @@ def _encode(context: ResultContext, analysis: Analysis, place: encoding.Place) -
     )
     add_image_library(report[0], context, analysis, _slices_pointed_at(analysis, segments))
     previous = [item for item in context.superseded if item.writer == place.writer]
-    return Comprehensive3DSR(
-        content=report[0],
-        **documents.document_arguments(
-            context, report[0], others=context.written.get(SEGMENTATION, ()), previous=previous
-        ),
-        **encoding.common_arguments(context, place),
+    return documents.make_document(
+        Comprehensive3DSR,
+        report[0],
+        context,
+        place,
+        others=context.written.get(SEGMENTATION, ()),
+        previous=previous,
     )
 
 

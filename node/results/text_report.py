@@ -74,13 +74,9 @@ class TextReportWriter(ResultWriter):
                 series_number=SERIES_NUMBER,
                 description=encoding.described(context, "report"),
             )
-            content = _content(context)
-            dataset = EnhancedSR(
-                content=content,
-                **documents.document_arguments(context, content, previous=_previous(context)),
-                **encoding.common_arguments(context, place),
+            dataset = documents.make_document(
+                EnhancedSR, _content(context), context, place, previous=_previous(context)
             )
-            documents.complete_document(dataset, context, place)
         return (dataset,)
 
     def check(self, path: Path, context: ResultContext) -> None:

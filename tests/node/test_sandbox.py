@@ -201,3 +201,23 @@ def test_closing_ends_a_call_in_another_thread(pause: float, fifo: Path) -> None
     assert box.pid is None
     with pytest.raises(SandboxCancelled):
         box.call("read_values", question(fifo), deadlines=PATIENT)
+
+
+def test_a_child_keeps_the_memory_that_it_frees() -> None:
+    """A job that touches fresh pages for each of its arrays takes several times as long."""
+    kept = """
+import mmap
+from pathlib import Path
+from node.sandbox_main import keep_memory
+
+def resident_mib():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE >> 20
+
+keep_memory()
+before = resident_mib()
+array = bytearray(b"x" * (200 << 20))
+del array
+print(resident_mib() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", kept], capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 200

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -196,26 +197,11 @@ def test_a_value_that_is_no_number_is_refused(headers: Headers) -> None:
         MeasurementReportWriter().write(made)
 
 
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ("value", "Volume of one differs"),
-        ("tracking", "tracking UID of one differs"),
-        ("segment", "another segment"),
-        ("evidence", "OBJ-11"),
-        ("flag", "OBJ-13"),
-        ("attribute", "PreliminaryFlag|PatientID"),
-    ],
-)
-def test_the_check_before_sending_catches(
-    change: str, fault: str, headers: Headers, tmp_path: Path
-) -> None:
-    made = with_segmentation(context(headers, analysis(headers)))
-    (dataset,) = MeasurementReportWriter().write(made)
-    dataset.save_as(tmp_path / "sr.dcm", enforce_file_format=True)
-    corrupt(tmp_path / "sr.dcm", change)
-    with pytest.raises(ResultError, match=fault):
-        MeasurementReportWriter().check(tmp_path / "sr.dcm", made)
+def test_a_report_that_points_at_something_that_is_no_evidence_is_refused(headers: Headers) -> None:
+    outcome = analysis(headers)
+    made = with_segmentation(context(headers, outcome))
+    with pytest.raises(ResultError, match="OBJ-1"):
+        MeasurementReportWriter().write(replace(made, sources=made.sources[:1]))
 
 
 def test_a_report_of_other_absences_is_caught(headers: Headers, tmp_path: Path) -> None:
@@ -228,27 +214,56 @@ def test_a_report_of_other_absences_is_caught(headers: Headers, tmp_path: Path) 
         writer.check(tmp_path / "sr.dcm", other)
 
 
-def corrupt(path: Path, change: str) -> None:
-    dataset = pydicom.dcmread(path)
-    items = list(walk(dataset))
-    if change == "value":
-        number = next(
-            item for item in items if item.ValueType == "NUM" and named(item, "118565006")
-        )
-        number.MeasuredValueSequence[0].FloatingPointValue = 1.0
-    elif change == "tracking":
-        next(item for item in items if named(item, "112040")).UID = "1.2.3"
-    elif change == "segment":
-        image = next(item for item in items if named(item, "121191"))
-        image.ReferencedSOPSequence[0].ReferencedSegmentNumber = 2
-    elif change == "evidence":
-        study = dataset.CurrentRequestedProcedureEvidenceSequence[0]
-        study.ReferencedSeriesSequence[0].ReferencedSOPSequence.pop()
-    elif change == "flag":
-        dataset.VerificationFlag = "VERIFIED"
-    else:
-        del dataset.PatientID
-    dataset.save_as(path)
+def item_named(dataset: Dataset, code: str) -> Dataset:
+    return next(item for item in walk(dataset) if named(item, code))
+
+
+def change_a_value(dataset: Dataset) -> None:
+    item_named(dataset, "118565006").MeasuredValueSequence[0].FloatingPointValue = 1.0
+
+
+def change_a_unit(dataset: Dataset) -> None:
+    value = item_named(dataset, "118565006").MeasuredValueSequence[0]
+    value.MeasurementUnitsCodeSequence[0].CodeValue = "l"
+
+
+def change_a_derivation(dataset: Dataset) -> None:
+    item_named(dataset, "121401").ConceptCodeSequence[0].CodeValue = "1"
+
+
+def lose_a_group(dataset: Dataset) -> None:
+    item_named(dataset, "126010").ContentSequence.pop()
+
+
+def lose_the_numbers(dataset: Dataset) -> None:
+    group = item_named(dataset, "125007")
+    group.ContentSequence = [item for item in group.ContentSequence if item.ValueType != "NUM"]
+
+
+def name_another_template(dataset: Dataset) -> None:
+    dataset.ContentTemplateSequence[0].TemplateIdentifier = "2000"
+
+
+def change_a_tracking_uid(dataset: Dataset) -> None:
+    item_named(dataset, "112040").UID = "1.2.3"
+
+
+def refer_to_another_segment(dataset: Dataset) -> None:
+    image = item_named(dataset, "121191")
+    image.ReferencedSOPSequence[0].ReferencedSegmentNumber = 2
+
+
+def lose_evidence(dataset: Dataset) -> None:
+    study = dataset.CurrentRequestedProcedureEvidenceSequence[0]
+    study.ReferencedSeriesSequence[0].ReferencedSOPSequence.pop()
+
+
+def claim_verification(dataset: Dataset) -> None:
+    dataset.VerificationFlag = "VERIFIED"
+
+
+def lose_an_attribute(dataset: Dataset) -> None:
+    del dataset.PatientID
 
 
 def walk(item: Dataset) -> list[Dataset]:
@@ -269,3 +284,32 @@ def observed(report: Dataset, code: str) -> list[str]:
         for item in report.ContentSequence
         if named(item, code)
     ]
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (change_a_value, "Volume of one differs"),
+        (change_a_unit, "Volume of one differs"),
+        (change_a_derivation, "Attenuation Coefficient of one differs"),
+        (lose_a_group, "the groups are not the segments"),
+        (lose_the_numbers, "measurements of one are missing"),
+        (name_another_template, "no TID 1500 report"),
+        (change_a_tracking_uid, "tracking UID of one differs"),
+        (refer_to_another_segment, "another segment"),
+        (lose_evidence, "OBJ-11"),
+        (claim_verification, "OBJ-13"),
+        (lose_an_attribute, "PreliminaryFlag|PatientID"),
+    ],
+)
+def test_the_check_before_sending_catches(
+    damage: Callable[[Dataset], None], fault: str, headers: Headers, tmp_path: Path
+) -> None:
+    made = with_segmentation(context(headers, analysis(headers)))
+    (dataset,) = MeasurementReportWriter().write(made)
+    dataset.save_as(tmp_path / "sr.dcm", enforce_file_format=True)
+    written = pydicom.dcmread(tmp_path / "sr.dcm")
+    damage(written)
+    written.save_as(tmp_path / "sr.dcm")
+    with pytest.raises(ResultError, match=fault):
+        MeasurementReportWriter().check(tmp_path / "sr.dcm", made)

@@ -287,6 +287,17 @@ def lose_a_frame(dataset: Dataset) -> None:
     dataset.PixelData = dataset.PixelData[: -(dataset.Rows * dataset.Columns // 8)]
 
 
+def repeat_a_frame(dataset: Dataset) -> None:
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    groups.append(groups[-1])
+    dataset.NumberOfFrames += 1
+    dataset.PixelData += dataset.PixelData[-(dataset.Rows * dataset.Columns // 8) :]
+
+
+def cut_pixels(dataset: Dataset) -> None:
+    dataset.PixelData = dataset.PixelData[:-2]
+
+
 def lose_a_reference(dataset: Dataset) -> None:
     dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence.pop()
 
@@ -310,6 +321,8 @@ def lose_an_attribute(dataset: Dataset) -> None:
         (turn_the_plane, "orientation"),
         (change_the_scale, "pixel spacing"),
         (lose_a_frame, "are missing"),
+        (repeat_a_frame, "two frames"),
+        (cut_pixels, "end before its frames do"),
         (lose_a_reference, "OBJ-10"),
         (swap_the_segments, "not the findings"),
         (lose_an_attribute, "ContentLabel"),
