@@ -264,7 +264,7 @@ def _write(context: ResultContext, staging: Path, stages: _Stages) -> tuple[Resu
     results: list[ResultMessage] = []
     paths: list[tuple[ResultWriter, ResultContext, Path]] = []
     for writer in ordered_writers():
-        if not writer.handles(context.outcome):
+        if not (writer.by_default and writer.handles(context.outcome)):
             continue
         current = replace(context, written=dict(written))
         objects = writer.write(current)

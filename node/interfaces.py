@@ -3,6 +3,8 @@
 Listeners, result writers and delivery targets see this module and no other part of the node.
 """
 
+# long: all that any kind of plugin sees, in the one place where its writer looks
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -316,6 +318,8 @@ class ResultWriter(ABC):
     name: ClassVar[str]
     follows: ClassVar[tuple[str, ...]] = ()
     """Writers that must run before this one, where they run at all."""
+    by_default: ClassVar[bool] = True
+    """Whether it runs where nothing says which objects a destination is to get."""
 
     @abstractmethod
     def handles(self, outcome: Outcome) -> bool:
