@@ -70,6 +70,10 @@ bench-ingest: $(TEST_STAMP) ## C-STORE ingest beside dcmtk, Orthanc and pynetdic
 bench-reading: $(TEST_STAMP) ## time what reading a CT series back as a volume costs, beside pydicom and SimpleITK
 	PYTHONPATH=. $(BIN)/python deploy/bench/reading.py $(BENCH)
 
+.PHONY: bench-results
+bench-results: $(TEST_STAMP) ## time and memory that a Segmentation takes, beside highdicom
+	$(BIN)/python deploy/bench/results.py $(BENCH)
+
 .PHONY: bench-engines
 bench-engines: $(TEST_STAMP) ## time what a window and a study cost on each inference runtime that is here
 	$(BIN)/python deploy/bench/engines.py $(BENCH)

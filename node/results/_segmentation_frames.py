@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -162,23 +163,41 @@ def _item(frame: Frame, plane: tuple[bytes, bytes], rank: int, numbered: bool) -
     return explicit.item(body)
 
 
-def _packed(segments: Sequence[Segment], frames: Sequence[Frame]) -> bytes:
-    """Pack the frames: one bit a pixel, frame behind frame without a gap (PS3.5 8.1.1, A.4)."""
-    frame_pixels = segments[0].labels[0].size if frames else 0
+def _packed(segments: Sequence[Segment], frames: Sequence[Frame]) -> BytesIO:
+    """Pack the frames: one bit a pixel, frame behind frame without a gap (PS3.5 8.1.1, A.4).
+
+    A stream of an even number of octets, that are written to a file without a copy of them all.
+    """
+    if not frames:
+        return BytesIO()
+    frame_pixels = segments[0].labels[0].size
     size = -(-len(frames) * frame_pixels // OCTET)
-    packed = np.zeros(size + size % 2, np.uint8)
+    stream = BytesIO()
+    stream.seek(size + size % 2 - 1)
+    stream.write(b"\0")
+    stream.seek(0)
     runs = runs_of([(frame.segment, frame.slice) for frame in frames])
-    if frame_pixels % OCTET:
-        _pack_across(packed[:size], segments, runs)
-        return packed.tobytes()
+    with stream.getbuffer() as view:
+        packed = np.frombuffer(view, np.uint8)
+        if frame_pixels % OCTET:
+            _pack_across(packed[:size], segments, runs)
+        else:
+            _pack_runs(packed, segments, runs, frame_pixels // OCTET)
+        del packed  # it holds the view
+    return stream
+
+
+def _pack_runs(
+    target: Octets, segments: Sequence[Segment], runs: Sequence[Run], frame_octets: int
+) -> None:
+    """Pack frames that are whole octets."""
 
     def pack(part: slice) -> None:
         for run in runs[part]:
-            at, end = (frame * frame_pixels // OCTET for frame in (run.first, run.end))
-            packed[at:end] = np.packbits(run.pixels(segments), bitorder="little")
+            at, end = run.first * frame_octets, run.end * frame_octets
+            target[at:end] = np.packbits(run.pixels(segments), bitorder="little")
 
     share(len(runs), pack)
-    return packed.tobytes()
 
 
 def _pack_across(target: Octets, segments: Sequence[Segment], runs: Sequence[Run]) -> None:

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -91,3 +92,18 @@ def test_wrong_names_are_refused_before_anything_starts() -> None:
     done = run_bench("--servers", "wetread,storescpp")
     assert done.returncode == 2
     assert "storescpp" in done.stderr
+
+
+def test_the_bench_of_results_tells_what_both_writers_cost(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    bench = ROOT / "deploy" / "bench" / "results.py"
+    size = ["--segments", "3", "--slices", "6", "--rounds", "1", "--json", str(figures)]
+    done = subprocess.run(
+        [sys.executable, str(bench), *size], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (costs,) = json.loads(figures.read_text(encoding="utf-8")).values()
+    ours, theirs = costs["ours"][0], costs["highdicom"][0]
+    assert ours["frames"] == theirs["frames"] > 0
+    assert ours["cpu"] > 0
+    assert "ours / highdicom" in done.stdout
