@@ -27,6 +27,7 @@ PLANE_POSITION: Final = 0x00209113
 IMAGE_POSITION: Final = 0x00200032
 SEGMENT_IDENTIFICATION: Final = 0x0062000A
 SEGMENT_NUMBER: Final = 0x0062000B
+LABEL_MAP: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,10 @@ class FramePlace:
 
 @dataclass(frozen=True, slots=True)
 class FrameGroups:
-    """What a frame says of itself: the number of its segment, from 1, and its place."""
+    """What a frame says of itself: the number of its segment, from 1, and its place.
+
+    The frames of a label map are of no one segment: 0.
+    """
 
     segment: int
     place: FramePlace
@@ -56,7 +60,7 @@ def frame_groups(written: Dataset) -> Iterator[FrameGroups]:
     if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
         raise ResultError("segmentation: its frames have no functional groups of defined length")
     places: dict[tuple[bytes, bytes], FramePlace] = {}
-    shared: int | None = None
+    shared = LABEL_MAP if written.SegmentationType == "LABELMAP" else None
     try:
         for item in items_of(element.value):
             groups = elements_in(item, DERIVATION_IMAGE, PLANE_POSITION, SEGMENT_IDENTIFICATION)
@@ -66,7 +70,7 @@ def frame_groups(written: Dataset) -> Iterator[FrameGroups]:
             if SEGMENT_IDENTIFICATION in groups:
                 number = _segment_number(groups[SEGMENT_IDENTIFICATION])
             else:
-                shared = shared or _shared_segment_number(written)
+                shared = _shared_segment_number(written) if shared is None else shared
                 number = shared
             yield FrameGroups(number, places[key])
     except (UnusualError, LookupError, ValueError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.pixels.utils import iter_pixels
 
 from engines.findings import Analysis, Segment
 from engines.images import BoolArray, Grid, SourceFrame
@@ -36,12 +37,36 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
     Raises:
         ResultError: naming the first difference.
     """
+    written = _read(path, context, analysis)
+    _compare_voxels(written, drawn_segments(analysis), _placed(written, context, analysis))
+
+
+def compare_label_map(path: Path, context: ResultContext, analysis: Analysis) -> None:
+    """Compare a saved label map in the same way.
+
+    Raises:
+        ResultError: naming the first difference.
+    """
+    written = _read(path, context, analysis)
+    slices = [index for _, index in _placed(written, context, analysis)]
+    segments = drawn_segments(analysis)
+    held = np.flatnonzero(sum(segment.by_slice for segment in segments))
+    _require(np.array_equal(sorted(slices), held), "its frames are not those that hold a voxel")
+    numbers = np.zeros(256, np.uint8)
+    numbers[[segment.value for segment in segments]] = range(1, len(segments) + 1)
+    for frame, index in zip(iter_pixels(written), slices, strict=True):
+        wanted = numbers[segments[0].labels[index]]
+        _require(np.array_equal(frame, wanted), f"its labels differ on slice {index}")
+
+
+def _read(path: Path, context: ResultContext, analysis: Analysis) -> Dataset:
+    """Read a segmentation and compare all but its frames."""
     written = dcmread(path)
     require_attributes(written, also=CONDITIONAL_MODULES, walked=REFERENCES)
     _compare_identity(written, context)
     _compare_descriptions(written, context, analysis)
     _compare_plane(written, analysis.grid)
-    _compare_voxels(written, drawn_segments(analysis), _placed(written, context, analysis))
+    return written
 
 
 def _compare_identity(written: Dataset, context: ResultContext) -> None:

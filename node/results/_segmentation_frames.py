@@ -1,4 +1,4 @@
-"""The frames of a BINARY segmentation: packed bits, and the functional groups of each.
+"""The frames of a segmentation: the functional groups of each.
 
 The library makes an object around two frames at most, so that everything but the number of frames
 stays as it makes it; here the other frames are put in. What it would spend most of its time on,
@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -21,10 +20,9 @@ from pydicom.tag import Tag
 
 from engines.findings import Segment
 from engines.images import Grid, SourceFrame, Vector
-from engines.sharing import share
 from node.results import _explicit as explicit
 from node.results._encoded_items import REFERENCED_SOP_CLASS_UID, REFERENCED_SOP_INSTANCE_UID
-from node.results._frame_runs import Run, runs_of
+from node.results._frame_groups import LABEL_MAP
 from node.results._text import decimals
 
 PIXEL_DATA: Final = Tag("PixelData")
@@ -38,13 +36,17 @@ IMAGE_POSITION: Final = 0x00200032
 FRAME_CONTENT: Final = 0x00209111
 PLANE_POSITION: Final = 0x00209113
 SEGMENT_IDENTIFICATION: Final = 0x0062000A
+_INDEX_VALUE: Final = struct.Struct("<HH2sHI")
 _INDEX_VALUES: Final = struct.Struct("<HH2sHII")
 _SEGMENT_NUMBER: Final = struct.Struct("<HH2sHH")
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame: a segment, by its number from 1, on a slice of the grid, by its index from 0."""
+    """One frame: a segment, by its number from 1, on a slice of the grid, by its index from 0.
+
+    The frames of a label map are of no one segment: `LABEL_MAP`.
+    """
 
     segment: int
     slice: int
@@ -61,19 +63,20 @@ def frames_of(segments: Sequence[Segment]) -> list[Frame]:
 
 def complete_frames(
     dataset: Dataset,
-    segments: Sequence[Segment],
     frames: Sequence[Frame],
     grid: Grid,
     sources: Mapping[int, SourceFrame],
-) -> None:
-    """Put all frames in the place of those that an object was made around.
+) -> list[Frame]:
+    """Describe all frames in the place of those that an object was made around.
 
     Args:
         dataset: made by the library around the lowest and the highest of the slices.
-        segments: as they are numbered in the object.
         frames: see `frames_of`.
         grid: where the slices lie.
         sources: by slice, the frame of a source that lies there.
+
+    Returns:
+        The frames in the order in which their pixels have to lie.
     """
     made = dataset.PerFrameFunctionalGroupsSequence
     slices = sorted({frame.slice for frame in frames})
@@ -87,9 +90,9 @@ def complete_frames(
     groups = b"".join(_item(f, planes[f.slice], ranks[f.slice], numbered) for f in ordered)
     explicit.put_items(dataset, "PerFrameFunctionalGroupsSequence", groups)
     dataset.NumberOfFrames = len(ordered)
-    dataset.add_new(PIXEL_DATA, "OB", _packed(segments, ordered))
     if "DimensionOrganizationType" in dataset and not _regular(grid, slices):
         del dataset.DimensionOrganizationType
+    return ordered
 
 
 def _ranks(grid: Grid, slices: Sequence[int]) -> dict[int, int]:
@@ -155,57 +158,12 @@ def _one(tag: int, content: bytes) -> bytes:
 def _item(frame: Frame, plane: tuple[bytes, bytes], rank: int, numbered: bool) -> bytes:
     """Encode the functional groups of one frame, in the order of their tags."""
     derivation, position = plane
-    content = _INDEX_VALUES.pack(0x0020, 0x9157, b"UL", 8, frame.segment, rank)
+    if frame.segment == LABEL_MAP:
+        content = _INDEX_VALUE.pack(0x0020, 0x9157, b"UL", 4, rank)
+    else:
+        content = _INDEX_VALUES.pack(0x0020, 0x9157, b"UL", 8, frame.segment, rank)
     body = derivation + _one(FRAME_CONTENT, content) + position
     if numbered:
         number = _SEGMENT_NUMBER.pack(0x0062, 0x000B, b"US", 2, frame.segment)
         body += _one(SEGMENT_IDENTIFICATION, number)
     return explicit.item(body)
-
-
-def _packed(segments: Sequence[Segment], frames: Sequence[Frame]) -> BytesIO:
-    """Pack the frames: one bit a pixel, frame behind frame without a gap (PS3.5 8.1.1, A.4).
-
-    A stream of an even number of octets, that are written to a file without a copy of them all.
-    """
-    if not frames:
-        return BytesIO()
-    frame_pixels = segments[0].labels[0].size
-    size = -(-len(frames) * frame_pixels // OCTET)
-    stream = BytesIO()
-    stream.seek(size + size % 2 - 1)
-    stream.write(b"\0")
-    stream.seek(0)
-    runs = runs_of([(frame.segment, frame.slice) for frame in frames])
-    with stream.getbuffer() as view:
-        packed = np.frombuffer(view, np.uint8)
-        if frame_pixels % OCTET:
-            _pack_across(packed[:size], segments, runs)
-        else:
-            _pack_runs(packed, segments, runs, frame_pixels // OCTET)
-        del packed  # it holds the view
-    return stream
-
-
-def _pack_runs(
-    target: Octets, segments: Sequence[Segment], runs: Sequence[Run], frame_octets: int
-) -> None:
-    """Pack frames that are whole octets."""
-
-    def pack(part: slice) -> None:
-        for run in runs[part]:
-            at, end = run.first * frame_octets, run.end * frame_octets
-            target[at:end] = np.packbits(run.pixels(segments), bitorder="little")
-
-    share(len(runs), pack)
-
-
-def _pack_across(target: Octets, segments: Sequence[Segment], runs: Sequence[Run]) -> None:
-    """Pack frames that end within an octet."""
-    at, left = 0, np.zeros(0, np.bool_)
-    for run in runs:
-        bits = np.concatenate([left, run.pixels(segments).reshape(-1)])
-        whole = bits.size // OCTET
-        target[at : at + whole] = np.packbits(bits[: whole * OCTET], bitorder="little")
-        at, left = at + whole, bits[whole * OCTET :]
-    target[at:] = np.packbits(left, bitorder="little")

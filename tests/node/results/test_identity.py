@@ -132,6 +132,7 @@ def test_each_public_file_is_one_writer() -> None:
     assert sorted(writers) == [
         "bulk_annotations",
         "classification_report",
+        "label_map",
         "measurement_report",
         "segmentation",
         "text_report",

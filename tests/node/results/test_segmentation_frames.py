@@ -22,9 +22,10 @@ from scipy.spatial.transform import Rotation
 from engines.findings import Analysis
 from node.interfaces import ResultContext
 from node.results import _encoding as encoding
-from node.results import segmentation
 from node.results._segmentation_frames import frames_of
+from node.results._segmentation_object import make_object
 from node.results._segments import drawn_segments
+from node.results.segmentation import SegmentationWriter
 from tests.node.results.building import analysis, context, grid_of, segment, series
 
 OURS_ALONE = ("SourceImageSequence", "ReferencedSeriesSequence")
@@ -41,7 +42,7 @@ def by_the_library(made: ResultContext, outcome: Analysis) -> Dataset:
     place = encoding.Place(
         writer="segmentation", series_instance_uid="1.2.3", series_number=1, description="x"
     )
-    return segmentation._made_around(made, outcome, place, planes)
+    return make_object(made, outcome, place, planes)
 
 
 def reread(dataset: Dataset) -> Dataset:
@@ -61,7 +62,7 @@ def without_sources(groups: Dataset) -> Dataset:
 
 
 def compare(made: ResultContext, outcome: Analysis) -> None:
-    (written,) = segmentation.SegmentationWriter().write(made)
+    (written,) = SegmentationWriter().write(made)
     ours, theirs = reread(written), reread(by_the_library(made, outcome))
     assert ours.NumberOfFrames == theirs.NumberOfFrames
     size = -(-ours.NumberOfFrames * ours.Rows * ours.Columns // 8)
@@ -123,7 +124,7 @@ def test_slices_left_empty_keep_one_segment_from_being_a_volume(
 def test_the_library_reads_every_frame_back(tmp_path: Path) -> None:
     headers = series(tmp_path / "source", rows=13, columns=11)
     outcome = analysis(headers, overlap=True)
-    (written,) = segmentation.SegmentationWriter().write(context(headers, outcome))
+    (written,) = SegmentationWriter().write(context(headers, outcome))
     written.save_as(tmp_path / "seg.dcm", enforce_file_format=True)
     read = segread(tmp_path / "seg.dcm")
     seen = np.zeros((2, *outcome.grid.shape), dtype=np.bool_)
