@@ -19,7 +19,8 @@ from pynetdicom import AllStoragePresentationContexts
 
 from engines.decoding import has_decoder
 from node import archive
-from node.delivery import dimse as delivery
+from node.delivery import _statuses as delivery
+from node.delivery import _stow_answer as web_delivery
 from node.expectation import ExpectationError
 from node.interfaces import IngestError
 from node.listeners import _procedure_steps as steps
@@ -174,6 +175,15 @@ def delivery_statuses() -> Iterator[tuple[str, ...]]:
         yield f"0x{kind:X}xxx, other", words, verdict.value
 
 
+def web_delivery_statuses() -> Iterator[tuple[str, ...]]:
+    """Yield what is made of an answer over the web that gives no reason for the object."""
+    yield "HTTP status", "meaning", "what follows"
+    for status, (verdict, words) in web_delivery.BY_STATUS.items():
+        yield str(status), words, verdict.value
+    for hundred, (verdict, words) in web_delivery.BY_HUNDRED.items():
+        yield f"{hundred}xx, other", words, verdict.value
+
+
 def query_statuses() -> Iterator[tuple[str, ...]]:
     """Yield what is made of an archive's answer to a C-FIND of ours."""
     yield "status", "meaning"
@@ -195,6 +205,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[tuple[str, ...]]]]] = {
     "C-STORE statuses": store_statuses,
     "notification statuses": notification_statuses,
     "delivery statuses": delivery_statuses,
+    "web delivery statuses": web_delivery_statuses,
     "query statuses": query_statuses,
 }
 

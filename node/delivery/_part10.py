@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +18,14 @@ from typing import Final, Protocol
 from pydicom import dcmread, dcmwrite
 from pydicom.uid import UID
 
+from node.interfaces import Outgoing
+
 PREAMBLE: Final = 132  # 128 bytes and "DICM"
 FIRST_READ: Final = 4096
 MOST_FILE_META: Final = 1 << 20
 FILE_META_GROUP: Final = 0x0002
+DIGITS: Final = re.compile(r"[0-9.]{1,64}")
+NOT_NAMED: Final = "the object has no SOP Class, SOP Instance or Transfer Syntax UID"
 SOP_CLASS_UID: Final = 0x0002
 SOP_INSTANCE_UID: Final = 0x0003
 TRANSFER_SYNTAX_UID: Final = 0x0010
@@ -190,3 +195,26 @@ class Transcoded:
 def name_of(transfer_syntax_uid: str) -> str:
     """Return the name of a transfer syntax (PS3.6), or the UID where it is unknown."""
     return str(UID(transfer_syntax_uid).name)
+
+
+def is_named(item: Outgoing) -> bool:
+    """Say whether the three UIDs that every way out needs are there."""
+    uids = (item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid)
+    return all(DIGITS.fullmatch(uid) for uid in uids)
+
+
+def wrong_in(kept: KeptFile, item: Outgoing) -> str:
+    """Say what forbids to send a file as the object that it is announced as, or ""."""
+    if not is_named(item):
+        return NOT_NAMED
+    if not kept.transfer_syntax_uid:
+        return "the file does not say its transfer syntax"
+    if kept.transfer_syntax_uid != item.transfer_syntax_uid:
+        return f"the file is in another transfer syntax, {name_of(kept.transfer_syntax_uid)}"
+    for found, announced in (
+        (kept.sop_class_uid, item.sop_class_uid),
+        (kept.sop_instance_uid, item.sop_instance_uid),
+    ):
+        if found and found != announced:
+            return "the file holds another object: its file meta information has other UIDs"
+    return ""

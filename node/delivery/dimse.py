@@ -7,7 +7,6 @@ context, so that the destination cannot choose the other while it takes the obje
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,16 @@ from node.delivery._connection import (
     RejectedError,
     ReleasedError,
 )
-from node.delivery._part10 import KeptFile, Transcoded, UnreadableError, name_of
+from node.delivery._part10 import (
+    NOT_NAMED,
+    KeptFile,
+    Transcoded,
+    UnreadableError,
+    is_named,
+    name_of,
+    wrong_in,
+)
+from node.delivery._statuses import judge
 from node.delivery._store_scu import Peer, StoreAssociation
 from node.delivery._upper_layer import Context
 from node.interfaces import (
@@ -44,31 +52,7 @@ OTHER: Final[Mapping[str, str]] = {
     str(ImplicitVRLittleEndian): str(ExplicitVRLittleEndian),
 }
 """What an object can be transcoded to without touching a value (NET-05)."""
-UID: Final = re.compile(r"[0-9.]{1,64}")
 
-# What a C-STORE response means to the outbox (PS3.4 table B.2-1, PS3.7 annex C).
-EXACT: Final[Mapping[int, tuple[SendVerdict, str]]] = {
-    0x0000: (SendVerdict.ACCEPTED, ""),
-    0x0110: (SendVerdict.RETRY, "processing failure"),
-    0x0112: (SendVerdict.REFUSED, "no such object instance"),
-    0x0117: (SendVerdict.REFUSED, "invalid SOP Instance UID"),
-    0x0122: (SendVerdict.REFUSED, "SOP class not supported"),
-    0x0124: (SendVerdict.REFUSED, "not authorised"),
-    0x0210: (SendVerdict.RETRY, "duplicate invocation"),
-    0x0211: (SendVerdict.REFUSED, "unrecognised operation"),
-    0x0212: (SendVerdict.REFUSED, "mistyped argument"),
-    0x0213: (SendVerdict.RETRY, "resource limitation"),
-}
-BY_GROUP: Final[Mapping[int, tuple[SendVerdict, str]]] = {
-    0xA7: (SendVerdict.RETRY, "out of resources"),
-    0xA8: (SendVerdict.REFUSED, "refused"),
-    0xA9: (SendVerdict.REFUSED, "data set does not match SOP class"),
-    0xB0: (SendVerdict.WARNED, "kept, with a warning"),
-}
-BY_CLASS: Final[Mapping[int, tuple[SendVerdict, str]]] = {
-    0xB: (SendVerdict.WARNED, "kept, with a warning"),
-    0xC: (SendVerdict.REFUSED, "cannot understand"),
-}
 REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = {
     (1, 1, 3): "it does not know our calling AE title",
     (1, 1, 7): "it does not have this called AE title",
@@ -232,7 +216,7 @@ def _send_one(association: StoreAssociation, item: Outgoing) -> Sent:
     except UnreadableError as error:
         return _refused(str(error))
     with kept:
-        wrong = _wrong(kept, item)
+        wrong = wrong_in(kept, item)
         if wrong:
             return _refused(wrong)
         own = Context(item.sop_class_uid, item.transfer_syntax_uid)
@@ -252,28 +236,6 @@ def _send_one(association: StoreAssociation, item: Outgoing) -> Sent:
     return replace(sent, message=f"{sent.message}; {recorded}" if sent.message else recorded)
 
 
-def _wrong(kept: KeptFile, item: Outgoing) -> str:
-    """Say what forbids to send a file as the object that it is announced as."""
-    if not _is_named(item):
-        return NO_CONTEXT.message
-    if not kept.transfer_syntax_uid:
-        return "the file does not say its transfer syntax"
-    if kept.transfer_syntax_uid != item.transfer_syntax_uid:
-        return f"the file is in another transfer syntax, {name_of(kept.transfer_syntax_uid)}"
-    for found, announced in (
-        (kept.sop_class_uid, item.sop_class_uid),
-        (kept.sop_instance_uid, item.sop_instance_uid),
-    ):
-        if found and found != announced:
-            return "the file holds another object: its file meta information has other UIDs"
-    return ""
-
-
-def _is_named(item: Outgoing) -> bool:
-    uids = (item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid)
-    return all(UID.fullmatch(uid) for uid in uids)
-
-
 def _why_refused(context: Context, result: int | None) -> str:
     """Word the answer to a presentation context (PS3.8 table 9-18)."""
     uid, syntax = context.abstract_syntax, name_of(context.transfer_syntax)
@@ -288,7 +250,7 @@ def _refused(message: str) -> Sent:
     return Sent(verdict=SendVerdict.REFUSED, message=message)
 
 
-NO_CONTEXT: Final = _refused("the object has no SOP Class, SOP Instance or Transfer Syntax UID")
+NO_CONTEXT: Final = _refused(NOT_NAMED)
 
 
 def _unanswered(error: AssociationError) -> Sent:
@@ -296,20 +258,6 @@ def _unanswered(error: AssociationError) -> Sent:
     if isinstance(error, ReleasedError | OutOfTimeError):  # the destination is alive
         return Sent(verdict=SendVerdict.RETRY, message=f"no answer: {error}")
     return replace(judge(None), message=f"no answer: {error}")
-
-
-def judge(status: int | None) -> Sent:
-    """Return what a C-STORE status means; None: no answer came."""
-    if status is None:
-        return Sent(
-            verdict=SendVerdict.UNREACHABLE,
-            message="no answer: the association was aborted or timed out",
-        )
-    unknown = (SendVerdict.REFUSED, "unknown status")
-    verdict, meaning = EXACT.get(
-        status, BY_GROUP.get(status >> 8, BY_CLASS.get(status >> 12, unknown))
-    )
-    return Sent(verdict=verdict, status=status, message=meaning)
 
 
 def _groups(
@@ -331,7 +279,7 @@ def _groups(
 
 def _contexts(item: Outgoing) -> Iterator[Context]:
     """Yield what to propose for an object: its own transfer syntax, and the other plain one."""
-    if _is_named(item):
+    if is_named(item):
         own = item.transfer_syntax_uid
         yield Context(item.sop_class_uid, own)
         if own in OTHER:

@@ -205,6 +205,12 @@ OFFENCES = (
         shown="node.listeners.folder -> pynetdicom",
     ),
     Offence(
+        contract="requests-at-the-edge",
+        file="node/delivery/folder.py",
+        code="import httpx",
+        shown="node.delivery.folder -> httpx",
+    ),
+    Offence(
         contract="highdicom-in-results",
         file="engines/findings.py",
         code="import highdicom",

@@ -238,6 +238,9 @@ enabled = false
             stores.database.close()
 
 
+ORTHANC_WEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+
+
 @dataclass(kw_only=True)
 class Orthanc:
     """Debian's Orthanc as the destination PACS.
@@ -249,6 +252,7 @@ class Orthanc:
     folder: Path
     http_port: int = field(default_factory=free_port)
     dicom_port: int = field(default_factory=free_port)
+    web: bool = False  # DICOMweb, by Debian's plugin
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Orthanc:
@@ -267,7 +271,7 @@ class Orthanc:
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
             "SaveJobs": False,
-            "Plugins": [],
+            "Plugins": [ORTHANC_WEB] if self.web else [],
         }
         path = self.folder / "orthanc.json"
         path.write_text(json.dumps(configuration))

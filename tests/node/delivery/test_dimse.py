@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.delivery.dimse import judge
+from node.delivery._statuses import judge
 from node.interfaces import Outgoing, SendVerdict
 from node.pacs import StandInPacs
 from tests.end_to_end.processes import free_port
