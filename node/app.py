@@ -18,11 +18,14 @@ from node.alerts import Alerts
 from node.assembly import completion_sweeps
 from node.bell import Bell
 from node.clock import Clock, system_clock
+from node.dicomweb.app import DicomwebContext, DicomwebServer
+from node.dicomweb.reader import Reader
 from node.dispatch import Dispatcher, DispatchLimits
 from node.doors import (
     WayIn,
     accepted_transfer_syntaxes,
     build_targets,
+    check_dicomweb,
     check_listeners,
     processes_of,
 )
@@ -70,6 +73,7 @@ class Node:
         self.listeners: list[WayIn] = []
         self._shared: list[ListenerProcesses] = []
         self.admin: AdminServer | None = None
+        self.dicomweb: DicomwebServer | None = None
 
     def start(self) -> None:
         """Start bottom-up: state, rules, engines, reconciliation, ways out, ways in.
@@ -90,6 +94,7 @@ class Node:
 
     def _start(self) -> None:
         self._doors = check_listeners(self.settings)
+        self._dicomweb_settings = check_dicomweb(self.settings)
         prepare(self.settings)
         self.stores = open_stores(self.settings, self._clock)
         self._closers.callback(self.stores.database.close)
@@ -109,6 +114,7 @@ class Node:
         self._start_sweeps()
         self._start_workers()
         self._start_listeners()
+        self._start_dicomweb()
         self._start_admin()
         log.info("node.started", node=self.settings.node.name)
 
@@ -277,6 +283,23 @@ class Node:
         """Say whether all that any process of this node acknowledged is durable and indexed."""
         return self.reception.settle() and all(shared.settle() for shared in self._shared)
 
+    def _start_dicomweb(self) -> None:
+        settings = self._dicomweb_settings
+        if settings is None:
+            return
+        reader = Reader(
+            self.stores.packs,
+            self.stores.objects,
+            processes=settings.processes,
+            memory_mib=settings.memory_mib,
+        )
+        self._closers.callback(reader.close)
+        self.dicomweb = DicomwebServer(
+            DicomwebContext(settings=settings, holdings=self.stores.holdings, reader=reader)
+        )
+        self.dicomweb.start()
+        self._closers.callback(self.dicomweb.stop)
+
     def _start_admin(self) -> None:
         if not self.settings.admin.enabled:
             return
@@ -316,6 +339,7 @@ class Node:
                     ("Database", self.stores.database.dialect),
                     ("Quiet time", f"{settings.completion.quiet_seconds:g} s"),
                     ("Engine processes", str(settings.worker.processes)),
+                    ("DICOMweb", self.dicomweb.address() if self.dicomweb else "not served"),
                 ),
             ),
         )

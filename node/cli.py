@@ -21,7 +21,7 @@ from node.cli_rules import rules_app
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, err, open_settings, out
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
 from node.demo import Demo, DemoOptions
-from node.doors import build_targets, check_listeners
+from node.doors import build_targets, check_dicomweb, check_listeners
 from node.interfaces import SendVerdict, Sent
 from node.log import configure_logging
 from node.pacs import StandInPacs
@@ -212,6 +212,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
         settings = load_settings(config)
         targets = build_targets(settings)
         doors = check_listeners(settings)
+        check_dicomweb(settings)
         engines = read_packages(engine_folders(settings))
         if settings.rules.file is not None:
             read_rules(

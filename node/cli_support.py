@@ -15,6 +15,7 @@ from engines.package import PackageError
 from node.admin.app import AdminServerError
 from node.catalogue import CatalogueError
 from node.demo import DemoError
+from node.dicomweb.app import DicomwebError
 from node.interfaces import ListenerError
 from node.log import configure_logging
 from node.planning import NoRulesError
@@ -57,6 +58,7 @@ def clear_errors() -> Iterator[None]:
         BytesDeletedError,
         CatalogueError,
         DemoError,
+        DicomwebError,
         ListenerError,
         NoRulesError,
         NotFoundError,

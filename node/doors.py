@@ -7,6 +7,7 @@ from typing import Protocol
 import node.delivery
 import node.listeners
 from engines.decoding import has_decoder
+from node.dicomweb.settings import DicomwebSettings
 from node.interfaces import (
     DeliveryTarget,
     Listener,
@@ -89,6 +90,18 @@ def check_listeners(
             )
         checked.append((kind, valid))
     return checked
+
+
+def check_dicomweb(settings: Settings) -> DicomwebSettings | None:
+    """Check the table of the read side of DICOMweb; None: there is none.
+
+    Raises:
+        SettingsError: naming the key path.
+    """
+    if settings.dicomweb is None:
+        return None
+    found = validate_plugin_table(settings.dicomweb, DicomwebSettings, "dicomweb")
+    return found if isinstance(found, DicomwebSettings) else None
 
 
 def processes_of(kind: type[Listener[PluginSettings]], settings: PluginSettings) -> int:

@@ -93,3 +93,36 @@ class ReadValuesRequest(_Message):
 
     fields: tuple[str, ...]
     files: tuple[FileMessage, ...]
+
+
+class MetadataRequest(_Message):
+    """Whose metadata are wanted: all of it, or some tags; `bulkdata` is the address of each."""
+
+    files: tuple[FileMessage, ...]
+    tags: tuple[int, ...] = ()
+    bulkdata: tuple[str, ...] = ()
+
+
+class PartRequest(_Message):
+    """Which long value of a file is wanted."""
+
+    file: FileMessage
+    path: str
+
+
+class FramesRequest(_Message):
+    """Which frames of a file are wanted, from 1, and in which transfer syntaxes as they are."""
+
+    file: FileMessage
+    numbers: tuple[int, ...] = ()
+    accepted: tuple[str, ...] = ()
+
+
+class PictureRequest(_Message):
+    """Which frame is to be a picture, how it is windowed, and the largest size it may have."""
+
+    file: FileMessage
+    number: int = 1
+    window: tuple[float, float] | None = None
+    size: tuple[int, int] | None = None
+    jpeg: bool = False

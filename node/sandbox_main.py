@@ -25,6 +25,8 @@ from node import inference
 from node.field_values import FieldValuesError, read_values
 from node.interfaces import ResultError
 from node.messages import ReadValuesRequest
+from node.pictures import picture_operation
+from node.retrieval import bulkdata_operation, frames_operation, metadata_operation
 
 Progress: TypeAlias = Callable[[str], None]
 Operation: TypeAlias = Callable[[Mapping[str, JsonValue], Progress], Mapping[str, JsonValue]]
@@ -55,6 +57,10 @@ def _json(value: tuple[str | int | float, ...] | None) -> JsonValue:
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
+    "bulkdata": bulkdata_operation,
+    "frames": frames_operation,
+    "metadata": metadata_operation,
+    "picture": picture_operation,
     "probe": inference.probe_operation,
     "read_values": read_values_operation,
     "release_engine": inference.release_engine_operation,

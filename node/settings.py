@@ -395,6 +395,9 @@ class Settings(_Section):
     alerts: AlertsSettings = AlertsSettings()
     retention: RetentionSettings = RetentionSettings()
     admin: AdminSettings = AdminSettings()
+    dicomweb: RawTable | None = Field(
+        None, description="What this node holds, for viewers (QIDO-RS, WADO-RS); without it: not."
+    )
 
     @field_validator("listeners")
     @classmethod

@@ -13,6 +13,7 @@ from storage.deliveries import DeliveryStore
 from storage.engines import EngineStore
 from storage.events import EventStore
 from storage.expectations import ExpectationStore
+from storage.holdings import HoldingStore
 from storage.holds import HoldStore
 from storage.jobs import JobStore
 from storage.objects import ObjectStore
@@ -41,6 +42,7 @@ class Stores:
     expectations: ExpectationStore
     waiting: WaitingStore
     holds: HoldStore
+    holdings: HoldingStore
 
 
 def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
@@ -66,6 +68,7 @@ def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
         expectations=ExpectationStore(database, clock),
         waiting=WaitingStore(database),
         holds=HoldStore(database, clock),
+        holdings=HoldingStore(database),
     )
 
 

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 import node.delivery
 import node.listeners
 from node.conditions import All, Any, Comparison, Condition, Nothing
+from node.dicomweb.settings import DicomwebSettings
 from node.interfaces import DeliveryTarget, Listener
 from node.plugins import discover
 from node.rules import Preference, Rule, SeriesSelection, Window
@@ -66,6 +67,7 @@ def render() -> str:
         "",
         *_table(_settings_rows("", Settings)),
         "",
+        *_plugin_tables("`[{}]`", {"dicomweb": DicomwebSettings}),
         *_plugin_tables("`[listeners.{}]`", _listeners()),
         *_plugin_tables('`[destinations.NAME]` with `kind = "{}"`', _targets()),
         "### The rules file",

@@ -6,8 +6,6 @@ Read only. Loopback only: there is no log-in yet, so nobody else may reach it.
 from __future__ import annotations
 
 import ipaddress
-import socket
-import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -15,7 +13,6 @@ from traceback import extract_tb
 from typing import Final
 
 import structlog
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -28,6 +25,7 @@ from node.admin.guard import SECURITY_HEADERS, Guard
 from node.admin.metrics import make_registry
 from node.admin.pages import Pages
 from node.admin.replies import Problem
+from node.admin.serving import Address, AppServer
 from node.admin.views import (
     deliveries,
     engines,
@@ -44,9 +42,6 @@ from storage.records import StorageError
 __all__ = ["AdminContext", "AdminServer", "AdminServerError", "create_app"]
 
 STATIC: Final = Path(__file__).parent / "static"
-START_SECONDS: Final = 20.0
-STOP_SECONDS: Final = 10.0
-CONCURRENT_REQUESTS: Final = 64
 
 log = structlog.get_logger()
 
@@ -88,7 +83,7 @@ def create_app(context: AdminContext) -> FastAPI:
     return app
 
 
-class AdminServer:
+class AdminServer(AppServer):
     """Serve the admin page from a thread of its own, on a loopback address."""
 
     def __init__(self, context: AdminContext, host: str, port: int) -> None:
@@ -97,90 +92,13 @@ class AdminServer:
         Raises:
             AdminServerError: the host is not a loopback address.
         """
-        self._host = _loopback(host)
-        self._wanted_port = port
-        self._app = create_app(context)
-        self._socket: socket.socket | None = None
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that is bound; with port 0, the one that the system chose.
-
-        Raises:
-            AdminServerError: the server was not started.
-        """
-        if self._socket is None:
-            raise AdminServerError("the admin page is not being served")
-        port = self._socket.getsockname()[1]
-        return int(port)
-
-    @property
-    def url(self) -> str:
-        """The address for a browser."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/"
-
-    def start(self) -> None:
-        """Bind the port and answer requests. Returns when they are answered.
-
-        Raises:
-            AdminServerError: naming the address and what is wrong with it.
-        """
-        self._socket = _bind(self._host, self._wanted_port)
-        self._server = uvicorn.Server(_configuration(self._app))
-        self._thread = threading.Thread(
-            target=self._server.run,
-            kwargs={"sockets": [self._socket]},
+        super().__init__(
+            create_app(context),
+            Address(host=_loopback(host), port=port),
             name="admin",
-            daemon=True,
+            what="the admin page",
+            error=AdminServerError,
         )
-        self._thread.start()
-        self._await_start(self._server, self._thread)
-        log.info("admin.started", address=self.url)
-
-    def stop(self) -> None:
-        """Finish the answers in flight within a grace time, and close the port."""
-        if self._server is None or self._thread is None or self._socket is None:
-            return
-        self._server.should_exit = True
-        self._thread.join(STOP_SECONDS)
-        if self._thread.is_alive():
-            self._server.force_exit = True
-            self._thread.join(STOP_SECONDS)
-        self._socket.close()
-        self._server = self._thread = self._socket = None
-        log.info("admin.stopped")
-
-    def _await_start(self, server: uvicorn.Server, thread: threading.Thread) -> None:
-        step = 0.02
-        for _ in range(int(START_SECONDS / step)):
-            if server.started:
-                return
-            thread.join(step)
-            if not thread.is_alive():
-                break
-        self.stop()
-        raise AdminServerError(f"the admin page did not start on {self._host}")
-
-
-def _configuration(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="critical",  # failures are logged here, without what a request carried
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        lifespan="off",
-        ws="none",
-        http="h11",
-        loop="asyncio",
-        limit_concurrency=CONCURRENT_REQUESTS,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=5,
-    )
 
 
 def _loopback(host: str) -> str:
@@ -198,20 +116,6 @@ def _loopback(host: str) -> str:
             " so it is served on 127.0.0.1 or ::1 only"
         )
     return str(address)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise AdminServerError(
-            f"the admin page cannot be served on {host} port {port}: {error.strerror}"
-        ) from error
-    return bound
 
 
 def _refused(request: Request, error: Exception) -> Response:

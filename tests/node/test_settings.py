@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 import node.delivery
 import node.listeners
-from node.doors import build_targets, check_listeners
+from node.doors import build_targets, check_dicomweb, check_listeners
 from node.interfaces import DeliveryTarget, Listener, PluginSettings
 from node.plugins import discover
 from node.settings import (
@@ -372,7 +372,8 @@ def test_the_example_loads_with_all_its_plugins() -> None:
 def test_what_the_example_has_commented_out_is_right_too(tmp_path: Path) -> None:
     text = (CONFIG / "wetread.toml").read_text(encoding="utf-8")
     query = ("# host", "# port", "# ae_title", "# ignore_modalities")
-    marks = ("# url", "# password", "# [", "# folder", "# kind", *query)
+    web = ("# name", "# tls", "# origins", "# token")
+    marks = ("# url", "# password", "# [", "# folder", "# kind", *query, *web)
     lines = [
         line.removeprefix("# ") if line.startswith(marks) else line for line in text.splitlines()
     ]
@@ -381,4 +382,7 @@ def test_what_the_example_has_commented_out_is_right_too(tmp_path: Path) -> None
     assert {kind.name for kind, _ in check_listeners(settings)} == {"dimse", "folder"}
     assert settings.completion.query is not None
     assert settings.completion.query.ignore_modalities == ("PR", "KO")
-    assert set(build_targets(settings)) == {"pacs", "research"}
+    assert set(build_targets(settings)) == {"pacs", "research", "web"}
+    served = check_dicomweb(settings)
+    assert served is not None
+    assert [user.name for user in served.users] == ["viewer"]

@@ -166,7 +166,7 @@ def test_requests_leave_no_patient_data_in_the_log(
         answer = httpx.post(f"{running.url}studies", data={"text": "CANARY"})
         running.stop()
     assert "CANARY, NAME" in answer.text
-    assert [line["event"] for line in lines] == ["admin.started", "admin.stopped"]
+    assert [line["event"] for line in lines] == ["web.started", "web.stopped"]
     assert "CANARY" not in str(lines) + "".join(capfd.readouterr())
 
 

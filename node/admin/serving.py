@@ -1,0 +1,143 @@
+"""A web application on a port of its own, in a thread of its own."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+START_SECONDS: Final = 20.0
+STOP_SECONDS: Final = 10.0
+CONCURRENT_REQUESTS: Final = 64
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to listen; port 0 takes a free one. With a context: TLS only."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+
+class AppServer:
+    """Serves one application. `what` it is, in words, and the `error` that tells what went wrong.
+
+    No access log: addresses hold what people search for.
+    """
+
+    def __init__(
+        self, app: ASGIApp, address: Address, *, name: str, what: str, error: type[Exception]
+    ) -> None:
+        self._app = app
+        self._address = address
+        self._name = name
+        self._what = what
+        self._error = error
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is bound; with port 0, the one that the system chose.
+
+        Raises:
+            the error: the server was not started.
+        """
+        if self._socket is None:
+            raise self._error(f"{self._what} is not being served")
+        port = self._socket.getsockname()[1]
+        return int(port)
+
+    @property
+    def url(self) -> str:
+        """The address for a browser."""
+        host = self._address.host
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._address.tls else 'http'}://{shown}:{self.port}/"
+
+    def start(self) -> None:
+        """Bind the port and answer requests. Returns when they are answered.
+
+        Raises:
+            the error: naming the address and what is wrong with it.
+        """
+        self._socket = self._bind()
+        self._server = uvicorn.Server(self._configuration())
+        self._thread = threading.Thread(
+            target=self._server.run,
+            kwargs={"sockets": [self._socket]},
+            name=self._name,
+            daemon=True,
+        )
+        self._thread.start()
+        self._await_start(self._server, self._thread)
+        log.info("web.started", server=self._name, address=self.url)
+
+    def stop(self) -> None:
+        """Finish the answers in flight within a grace time, and close the port."""
+        if self._server is None or self._thread is None or self._socket is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            self._thread.join(STOP_SECONDS)
+        self._socket.close()
+        self._server = self._thread = self._socket = None
+        log.info("web.stopped", server=self._name)
+
+    def _await_start(self, server: uvicorn.Server, thread: threading.Thread) -> None:
+        step = 0.02
+        for _ in range(int(START_SECONDS / step)):
+            if server.started:
+                return
+            thread.join(step)
+            if not thread.is_alive():
+                break
+        self.stop()
+        raise self._error(f"{self._what} did not start on {self._address.host}")
+
+    def _configuration(self) -> uvicorn.Config:
+        configuration = uvicorn.Config(
+            self._app,
+            log_config=None,
+            log_level="critical",  # failures are logged here, without what a request carried
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            http="h11",
+            loop="asyncio",
+            limit_concurrency=CONCURRENT_REQUESTS,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=5,
+        )
+        if self._address.tls is not None:
+            configuration.load()
+            configuration.ssl = self._address.tls
+        return configuration
+
+    def _bind(self) -> socket.socket:
+        host, port = self._address.host, self._address.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, port))
+        except OSError as error:
+            bound.close()
+            raise self._error(
+                f"{self._what} cannot be served on {host} port {port}: {error.strerror}"
+            ) from error
+        return bound
