@@ -24,6 +24,7 @@ from node.delivery import _stow_answer as web_delivery
 from node.expectation import ExpectationError
 from node.interfaces import IngestError
 from node.listeners import _procedure_steps as steps
+from node.listeners import dicomweb as web_listener
 from node.listeners import dimse as listener
 from node.listeners._attributes import SYNTAXES
 from node.listeners._dimse_settings import DimseListenerSettings
@@ -184,6 +185,13 @@ def web_delivery_statuses() -> Iterator[tuple[str, ...]]:
         yield f"{hundred}xx, other", words, verdict.value
 
 
+def web_store_statuses() -> Iterator[tuple[str, ...]]:
+    """Yield what a store request over the web is answered with."""
+    yield "HTTP status", "when"
+    for status, words in web_listener.STATUSES.items():
+        yield str(int(status)), words
+
+
 def query_statuses() -> Iterator[tuple[str, ...]]:
     """Yield what is made of an archive's answer to a C-FIND of ours."""
     yield "status", "meaning"
@@ -205,6 +213,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[tuple[str, ...]]]]] = {
     "C-STORE statuses": store_statuses,
     "notification statuses": notification_statuses,
     "delivery statuses": delivery_statuses,
+    "web store statuses": web_store_statuses,
     "web delivery statuses": web_delivery_statuses,
     "query statuses": query_statuses,
 }

@@ -33,7 +33,10 @@ class WebUser(_Table):
     """Somebody who may come in."""
 
     name: str = Field(
-        min_length=1, pattern=r"^[^:\x00-\x1f\x7f]+$", description="Name; it stands in the log."
+        min_length=1,
+        max_length=64,
+        pattern=r"^[^:\x00-\x1f\x7f]+$",
+        description="Name; it stands in the log.",
     )
     password_file: Path | None = Field(
         None, description="File with the password (HTTP Basic), read at each request."

@@ -13,7 +13,14 @@ from highdicom.sr import Comprehensive3DSR
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from tests.end_to_end.processes import NodeProcess, Orthanc, free_port, storescu
+from tests.end_to_end.processes import (
+    NodeProcess,
+    Orthanc,
+    free_port,
+    listens,
+    storescu,
+    wait_until,
+)
 from tests.factories import make_ct_series
 
 SLICES = 12
@@ -99,6 +106,58 @@ def test_the_node_gives_the_study_with_its_segmentation_and_report(told: Told) -
     assert sources
     report = Comprehensive3DSR.from_dataset(told.node[COMPREHENSIVE_3D_SR][0])
     assert str(segmentation.SOPInstanceUID) in report.to_json()
+
+
+def test_a_study_posted_over_the_web_is_read_and_given_back_with_its_results(
+    tmp_path: Path,
+) -> None:
+    """The whole way without a C-STORE: STOW-RS in, engine, STOW-RS out, WADO-RS."""
+    files = make_ct_series(tmp_path / "ct", slices=SLICES, rows=128, columns=130)
+    sent = [dcmread(file) for file in files]
+    door, web = free_port(), free_port()
+    extra = f"[dicomweb]\nport = {web}\n[listeners.dicomweb]\nport = {door}\n"
+    with (
+        Orthanc(folder=tmp_path / "orthanc", web=True) as orthanc,
+        WebDeliveringNode(
+            folder=tmp_path / "node", pacs_port=orthanc.http_port, extra=extra
+        ) as node,
+    ):
+        wait_until(lambda: listens(door), "the door on the web is open")
+        sender = DICOMwebClient(f"http://127.0.0.1:{door}/dicom-web")
+        reader = DICOMwebClient(f"http://127.0.0.1:{web}/dicom-web")
+        study = str(sent[0].StudyInstanceUID)
+        answer = sender.store_instances(sent)
+        assert len(answer.ReferencedSOPSequence) == SLICES
+        assert len(reader.search_for_instances(study)) == SLICES  # at once
+        again = sender.store_instances(sent[:1])
+        assert len(again.ReferencedSOPSequence) == 1
+        node.wait_settled(study)
+        found = by_class(reader.retrieve_study(study))
+        assert {item.SOPInstanceUID: item for item in found.pop(CT_IMAGE)} == {
+            item.SOPInstanceUID: item for item in sent
+        }
+        assert {SEGMENTATION, COMPREHENSIVE_3D_SR} <= set(found)
+        assert len(orthanc.get("/instances")) == sum(map(len, found.values()))
+
+
+def test_every_instance_that_was_answered_for_survives_a_kill(tmp_path: Path) -> None:
+    """T12, over the web: acknowledged is durable."""
+    files = make_ct_series(tmp_path / "ct", slices=SLICES, rows=64, columns=64)
+    door, web = free_port(), free_port()
+    extra = f"[dicomweb]\nport = {web}\n[listeners.dicomweb]\nport = {door}\n"
+    with NodeProcess(folder=tmp_path / "node", pacs_port=free_port(), extra=extra) as node:
+        wait_until(lambda: listens(door), "the door on the web is open")
+        sender = DICOMwebClient(f"http://127.0.0.1:{door}/dicom-web")
+        answer = sender.store_instances([dcmread(file) for file in files])
+        node.kill()
+        told = {item.ReferencedSOPInstanceUID for item in answer.ReferencedSOPSequence}
+        node.start()
+        wait_until(lambda: listens(web), "the node is back")
+        reader = DICOMwebClient(f"http://127.0.0.1:{web}/dicom-web")
+        study = str(dcmread(files[0]).StudyInstanceUID)
+        kept = {item.SOPInstanceUID: item for item in reader.retrieve_study(study)}
+    assert told == set(kept)
+    assert kept == {dcmread(file).SOPInstanceUID: dcmread(file) for file in files}
 
 
 def test_metadata_are_told_of_every_instance(told: Told) -> None:

@@ -379,7 +379,11 @@ def test_what_the_example_has_commented_out_is_right_too(tmp_path: Path) -> None
     ]
     settings = loaded(tmp_path / "wetread.toml", "\n".join(lines))
     assert settings.database.password_file == Path("/etc/wetread/database-password")
-    assert {kind.name for kind, _ in check_listeners(settings)} == {"dimse", "folder"}
+    assert {kind.name for kind, _ in check_listeners(settings)} == {
+        "dicomweb",
+        "dimse",
+        "folder",
+    }
     assert settings.completion.query is not None
     assert settings.completion.query.ignore_modalities == ("PR", "KO")
     assert set(build_targets(settings)) == {"pacs", "research", "web"}
