@@ -5,18 +5,50 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from asyncio import Transport
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
+import h11
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 START_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 10.0
 CONCURRENT_REQUESTS: Final = 64
 
+HEAD_SECONDS: Final = 10.0
+
 log = structlog.get_logger()
+
+
+class ImpatientProtocol(H11Protocol):
+    """HTTP/1.1 by uvicorn, that closes a connection whose request's head does not come to its end.
+
+    uvicorn itself waits for it without an end: a few dozen such connections lock everybody out.
+    """
+
+    head_seconds: ClassVar[float] = HEAD_SECONDS
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Start the clock with the connection."""
+        super().connection_made(transport)
+        self._seen: RequestResponseCycle | None = None
+        self._clock = self.loop.call_later(self.head_seconds, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._clock.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        if self.conn.their_state is h11.IDLE and self.cycle is self._seen:
+            self.transport.close()
+            return
+        self._seen = self.cycle
+        self._clock = self.loop.call_later(self.head_seconds, self._look)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +149,7 @@ class AppServer:
             proxy_headers=False,
             lifespan="off",
             ws="none",
-            http="h11",
+            http=ImpatientProtocol,
             loop="asyncio",
             limit_concurrency=CONCURRENT_REQUESTS,
             timeout_keep_alive=5,

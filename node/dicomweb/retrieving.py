@@ -284,7 +284,9 @@ def _address_of(held: HeldInstance, address: str) -> str:
 
 
 def _tell(request: Request, what: str, count: int) -> None:
-    log.info(
+    """Say who was given what; of parts of an instance, which come by the hundred, on asking."""
+    tell = log.info if what in {"instances", "metadata"} else log.debug
+    tell(
         "dicomweb.given",
         user=request.state.user,
         what=what,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import structlog
 from fastapi.testclient import TestClient
 
 from node.admin.app import AdminServer, AdminServerError
+from node.admin.serving import ImpatientProtocol
 from storage.records import StorageError, StudyAttributes
 from tests.node.admin.planting import STUDY, PlantedNode
 
@@ -45,6 +47,29 @@ def test_two_host_headers_are_refused_on_the_wire(server: AdminServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as wire:
         wire.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
         assert wire.recv(4096).startswith(b"HTTP/1.1 4")
+
+
+def test_a_head_that_never_ends_is_cut_off_and_locks_nobody_out(
+    planted: PlantedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T02, on the web: as many half requests as connections are allowed."""
+    monkeypatch.setattr(ImpatientProtocol, "head_seconds", 0.5)
+    running = AdminServer(planted.context(), "127.0.0.1", 0)
+    running.start()
+    try:
+        held = [socket.create_connection(("127.0.0.1", running.port), 10) for _ in range(64)]
+        for wire in held:
+            wire.sendall(b"GET / HT")
+        for wire in held:
+            assert wire.recv(100) == b""
+            wire.close()
+        assert httpx.get(f"{running.url}livez").status_code == 200
+        with httpx.Client() as client:  # a connection that asks slowly, but in whole requests
+            for _ in range(3):
+                assert client.get(f"{running.url}livez").status_code == 200
+                time.sleep(0.3)
+    finally:
+        running.stop()
 
 
 def test_the_port_is_free_again_after_stop(planted: PlantedNode) -> None:
