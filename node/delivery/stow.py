@@ -6,12 +6,15 @@ answer is then about this object alone: what is too large, or refused, takes no 
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import httpx
 
@@ -28,6 +31,8 @@ from node.interfaces import (
     Sent,
 )
 
+OVER: Final = "the time for all objects is up"
+CONNECTED: Final = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
 PIECE: Final = 256 << 10
 MEDIA_TYPE: Final = 'multipart/related; type="application/dicom"; boundary={}'
 NOTHING: Final = "nothing"
@@ -62,12 +67,12 @@ class StowTarget(DeliveryTarget[StowTargetSettings]):
 
         Once the service cannot be used, the rest is not sent.
         """
-        until = time.monotonic() + self._settings.total_seconds
+        deadline = _Deadline(self._settings.total_seconds)
         waiting = iter(enumerate(objects))
         try:
-            with self._client() as client:
+            with self._client() as client, deadline:
                 for index, item in waiting:
-                    sent, ended = self._send_one(client, item, until)
+                    sent, ended = self._send_one(client, item, deadline)
                     report(index, sent)
                     if ended is not None:
                         break
@@ -80,14 +85,15 @@ class StowTarget(DeliveryTarget[StowTargetSettings]):
 
     def probe(self) -> Sent:
         """Ask whether a store service is there that lets us in, by a request without an object."""
+        deadline = _Deadline(self._settings.total_seconds)
         try:
-            with self._client() as client:
-                timeout = self._timeout(time.monotonic() + self._settings.total_seconds)
+            with self._client() as client, deadline:
                 status = client.post(
                     self._url,
                     content=f"--{NOTHING}--\r\n",
                     headers={"Content-Type": MEDIA_TYPE.format(NOTHING)},
-                    timeout=timeout,
+                    timeout=self._timeout(deadline.until),
+                    extensions={"trace": deadline.see},
                 ).status_code
         except AccessError as error:
             return _unreachable(str(error))
@@ -129,12 +135,12 @@ class StowTarget(DeliveryTarget[StowTargetSettings]):
         )
 
     def _send_one(
-        self, client: httpx.Client, item: Outgoing, until: float
+        self, client: httpx.Client, item: Outgoing, deadline: _Deadline
     ) -> tuple[Sent, Sent | None]:
         """Send one object; return what came of it, and of the others where that is an end."""
         try:
             wrong = _wrong(item)
-            sent = _refused(wrong) if wrong else self._post(client, item, until)
+            sent = _refused(wrong) if wrong else self._post(client, item, deadline)
         except UnreadableError as error:
             return _refused(str(error)), None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -143,12 +149,14 @@ class StowTarget(DeliveryTarget[StowTargetSettings]):
         except _OutOfTimeError as error:
             return _later(f"no answer: {_why(error)}"), _later(f"not sent: {_why(error)}")
         except (httpx.HTTPError, _LongAnswerError) as error:
+            if deadline.is_over():
+                return _later(f"no answer: {OVER}"), _later(f"not sent: {OVER}")
             why = _why(error)
             return _unreachable(f"no answer: {why}"), _later(f"not sent: {why}")
         return sent, sent if sent.verdict is SendVerdict.UNREACHABLE else None
 
-    def _post(self, client: httpx.Client, item: Outgoing, until: float) -> Sent:
-        body = _Body(item.path, until)
+    def _post(self, client: httpx.Client, item: Outgoing, deadline: _Deadline) -> Sent:
+        body = _Body(item.path, deadline.until)
         with client.stream(
             "POST",
             self._url,
@@ -157,15 +165,51 @@ class StowTarget(DeliveryTarget[StowTargetSettings]):
                 "Content-Type": MEDIA_TYPE.format(body.boundary),
                 "Content-Length": str(body.length),
             },
-            timeout=self._timeout(until),
+            timeout=self._timeout(deadline.until),
+            extensions={"trace": deadline.see},
         ) as response:
             answer = Answer(
                 status=response.status_code,
                 content_type=response.headers.get("Content-Type", ""),
-                content=_read(response, until),
+                content=_read(response, deadline.until),
                 retry_later="Retry-After" in response.headers,
             )
         return judge_answer(answer, item.sop_instance_uid)
+
+
+class _Deadline:
+    """The end of all requests: then the connection is cut, however slowly an answer drips in.
+
+    A time-out of httpx is for each read alone.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        """Start the clock."""
+        self._timer.start()
+
+    def __exit__(self, *_error: object) -> None:
+        """Stop the clock."""
+        self._timer.cancel()
+
+    def is_over(self) -> bool:
+        """Say whether the time is up."""
+        return time.monotonic() >= self.until
+
+    def see(self, event: str, info: Mapping[str, Any]) -> None:
+        """Hear of a connection that httpx has opened (its `trace` extension)."""
+        if event in CONNECTED:
+            self._socket = info["return_value"].get_extra_info("socket")
+
+    def _cut(self) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Body:
@@ -231,15 +275,15 @@ def _read(response: httpx.Response, until: float) -> bytes:
         content += piece
         if len(content) > MOST_ANSWER:
             raise _LongAnswerError
-        if time.monotonic() > until:
-            raise _OutOfTimeError
+    if time.monotonic() >= until:  # it may have been cut, which can look like its end
+        raise _OutOfTimeError
     return bytes(content)
 
 
 def _why(error: Exception) -> str:
     """Say in our own words what ended a request: a library's may quote what was sent."""
     if isinstance(error, _OutOfTimeError):
-        return "the time for all objects is up"
+        return OVER
     if isinstance(error, _LongAnswerError):
         return f"the answer is longer than {MOST_ANSWER} bytes"
     if isinstance(error, httpx.TimeoutException):

@@ -337,6 +337,27 @@ def test_the_time_for_all_objects_ends_them(objects: list[Outgoing]) -> None:
     assert found[2] is SendVerdict.RETRY
 
 
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_an_answer_that_drips_ends_with_the_time_for_all(
+    start: bytes, objects: list[Outgoing]
+) -> None:
+    def script(link: Link) -> None:
+        take(link)
+        try:
+            link.send(start)
+            while True:
+                link.send(b"x")
+                time.sleep(0.1)
+        except OSError:
+            return
+
+    with ScriptedPeer(script) as peer:
+        began = time.monotonic()
+        reports = send(target_at(peer.port, total_seconds=1.0), objects)
+        assert time.monotonic() - began < 4
+    assert verdicts(reports) == [SendVerdict.RETRY] * COUNT
+
+
 def test_an_answer_without_end_is_cut(objects: list[Outgoing]) -> None:
     def script(link: Link) -> None:
         take(link)
