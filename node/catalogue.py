@@ -19,7 +19,7 @@ from engines.base import find_runtime, ladder_of
 from engines.manifest import RungTable
 from engines.package import EnginePackage, PackageError, find_packages, load_package
 from engines.release import REFERENCE
-from node.messages import ReleaseRequest
+from node.messages import ReleaseRequest, VerifyRequest
 from node.sandbox import Deadlines, Sandbox, SandboxError
 from node.worker import InstalledEngine
 from storage.engines import EngineStore
@@ -126,11 +126,7 @@ class Catalogue:
         return self._installed[name] if name in self._active else None
 
     def _verdict(self, engine: InstalledEngine) -> tuple[bool, str]:
-        return self._asked(
-            "verify_engine",
-            {"engine_folder": str(engine.folder), "threads": self._threads},
-            VERIFY_DEADLINES,
-        )
+        return run_golden_case(self._sandbox, engine.folder, self._threads)
 
     def _choose(self, engine: InstalledEngine) -> tuple[bool, str]:
         """Take the first rung of the ladder that is released; say which ones are not, and why."""
@@ -153,16 +149,25 @@ class Catalogue:
         request = ReleaseRequest(
             engine_folder=engine.folder, threads=self._threads, rung=rung, plans=self._plans
         )
-        return self._asked("release_engine", request.model_dump(mode="json"), RELEASE_DEADLINES)
+        return _asked(
+            self._sandbox, "release_engine", request.model_dump(mode="json"), RELEASE_DEADLINES
+        )
 
-    def _asked(
-        self, operation: str, request: Mapping[str, JsonValue], deadlines: Deadlines
-    ) -> tuple[bool, str]:
-        try:
-            answer = self._sandbox.call(operation, request, deadlines=deadlines)
-        except SandboxError as error:
-            return False, f"the golden case did not run: {error}"[:LONGEST_REASON]
-        return bool(answer["passed"]), str(answer["reason"])
+
+def run_golden_case(sandbox: Sandbox, folder: Path, threads: int) -> tuple[bool, str]:
+    """Run the golden case of a package in the sandbox; say whether it passed, and why not."""
+    request = VerifyRequest(engine_folder=folder, threads=threads)
+    return _asked(sandbox, "verify_engine", request.model_dump(mode="json"), VERIFY_DEADLINES)
+
+
+def _asked(
+    sandbox: Sandbox, operation: str, request: Mapping[str, JsonValue], deadlines: Deadlines
+) -> tuple[bool, str]:
+    try:
+        answer = sandbox.call(operation, request, deadlines=deadlines)
+    except SandboxError as error:
+        return False, f"the golden case did not run: {error}"[:LONGEST_REASON]
+    return bool(answer["passed"]), str(answer["reason"])
 
 
 def read_packages(folders: Sequence[Path]) -> list[InstalledEngine]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -19,9 +20,14 @@ from engines.schema import package_schema
 from engines.verify import verify_package
 from node.catalogue import read_packages
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, out
-from node.settings import load_settings
+from node.sandbox import Sandbox
+from node.settings import Settings, load_settings
+from node.shipped_engines import Result, run_shipped
 from node.stores import open_stores, prepare
 from node.workshop import engine_folders, make_catalogue
+
+DEFAULT_ANSWERS: Final = Path("config/engines")
+DEFAULT_MODELS: Final = Path("../shared/models")
 
 engines_app = typer.Typer(help="Engine packages.", no_args_is_help=True)
 
@@ -65,29 +71,60 @@ def engines_devices() -> None:
 
 
 @engines_app.command("verify")
-def engines_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def engines_verify(
+    config: ConfigOption = DEFAULT_CONFIG,
+    everything: Annotated[
+        bool, typer.Option("--all", help="And of the engines that ship without their models.")
+    ] = False,
+    answers: Annotated[
+        Path, typer.Option(help="With --all: the folder of the answers for those.")
+    ] = DEFAULT_ANSWERS,
+    models: Annotated[
+        Path, typer.Option(help="With --all: the folder with their models, a folder for each.")
+    ] = DEFAULT_MODELS,
+) -> None:
     """Run the golden case of every engine package on this machine."""
     with clear_errors():
         settings = load_settings(config)
-        prepare(settings)
-        stores = open_stores(settings)
-        catalogue = make_catalogue(settings, stores)
-        try:
-            catalogue.load()
-            catalogue.verify()
-        finally:
-            catalogue.close()
-        failed = 0
-        for record in stores.engines.list():
-            good = catalogue.active(record.name) is not None
-            failed += not good
-            out.print(
-                f"{record.name} {record.version}: {record.state.value} {record.reason}".rstrip(),
-                markup=False,
-                soft_wrap=True,
-            )
-        if failed:
+        counted = Counter(_verify_installed(settings))
+        if everything:
+            counted.update(_verify_shipped(settings, answers, models))
+            told = ", ".join(f"{counted[result]} {result.value.lower()}" for result in Result)
+            out.print(told, markup=False)
+        if counted[Result.FAILED]:
             raise typer.Exit(1)
+
+
+def _verify_installed(settings: Settings) -> Iterator[Result]:
+    """Run the golden cases of the node's own engines; what came of them stands in its database."""
+    prepare(settings)
+    stores = open_stores(settings)
+    catalogue = make_catalogue(settings, stores)
+    try:
+        catalogue.load()
+        catalogue.verify()
+    finally:
+        catalogue.close()
+    for record in stores.engines.list():
+        out.print(
+            f"{record.name} {record.version}: {record.state.value} {record.reason}".rstrip(),
+            markup=False,
+            soft_wrap=True,
+        )
+        good = catalogue.active(record.name) is not None
+        yield Result.PASSED if good else Result.FAILED
+
+
+def _verify_shipped(settings: Settings, answers: Path, models: Path) -> Iterator[Result]:
+    """Run the golden cases of engines that ship without their models; none of them is installed."""
+    sandbox = Sandbox(memory_mib=settings.worker.memory_mib)
+    try:
+        for case in run_shipped(answers, models, sandbox=sandbox, threads=settings.worker.threads):
+            told = case.reason or f"({case.seconds:.1f} s)"
+            out.print(f"{case.engine}: {case.result} {told}", markup=False, soft_wrap=True)
+            yield case.result
+    finally:
+        sandbox.close()
 
 
 @engines_app.command("check")
