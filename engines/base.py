@@ -61,7 +61,7 @@ class Loading:
     """How a model is to be loaded: the device, the precision, and what a plan is built for.
 
     `shapes` are those of the package, by input. `plans` is the folder where what was built is
-    kept; None: nothing is kept. `workspace_mib` is the device memory that one layer may work in.
+    kept; None: nothing is kept. `workspace_mib` is the device memory that a plan may work in.
     """
 
     device: Device = "cpu"
@@ -270,7 +270,12 @@ def open_engine(
     task = find_task(package.task)
     runtime = find_runtime(chosen.runtime)
     _check_rung(runtime, chosen)
-    how = Loading(device=chosen.device, precision=chosen.precision, plans=plans)
+    how = Loading(
+        device=chosen.device,
+        precision=chosen.precision,
+        plans=plans,
+        workspace_mib=package.manifest.resources.device_mib,
+    )
     return Engine(package, task, _loaded(package, runtime, threads, how))
 
 

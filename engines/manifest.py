@@ -168,12 +168,17 @@ class GoldenTable(Table):
 
 
 class ResourceTable(Table):
-    """What a job of this engine may use. `pixel_mib` bounds the decoded pixels of a series."""
+    """What a job of this engine may use. `pixel_mib` bounds the decoded pixels of a series.
+
+    `device_mib` bounds what a plan of its model may work in on a device; one that needs more for
+    the largest of `[model.shapes]` is not built.
+    """
 
     soft_deadline_seconds: Positive
     hard_deadline_seconds: Positive
     memory_mib: Annotated[int, Field(gt=0)]
     pixel_mib: Annotated[int, Field(gt=0)]
+    device_mib: Annotated[int, Field(gt=0)] = 1024
 
     @model_validator(mode="after")
     def _in_order(self) -> ResourceTable:

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from engines.base import Engine, Runtime, Task, Work, discover, find_runtime, find_task, open_engine
+from engines.base import (
+    Engine,
+    Loading,
+    Runtime,
+    Session,
+    Task,
+    Work,
+    discover,
+    find_runtime,
+    find_task,
+    open_engine,
+)
 from engines.errors import (
     EngineError,
     InferenceError,
@@ -101,6 +113,24 @@ def test_an_engine_without_its_runtime_says_what_is_missing(
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(UnavailableError, match="onnxruntime is not installed"):
         open_engine(package)
+
+
+def test_a_plan_may_work_in_as_much_of_a_device_as_the_package_says(
+    package: EnginePackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = package.manifest.resources.model_copy(update={"device_mib": 4096})
+    manifest = package.manifest.model_copy(update={"resources": resources})
+    told: list[Loading] = []
+
+    def load(_self: Runtime, _model: bytes, *, threads: int, how: Loading) -> Session:
+        told.append(how)
+        raise UnavailableError(f"not on {threads} threads")
+
+    monkeypatch.setattr(type(find_runtime("onnxruntime")), "load", load)
+    for asked in (package, dataclasses.replace(package, manifest=manifest)):
+        with pytest.raises(UnavailableError, match="not on 1 threads"):
+            open_engine(asked)
+    assert [how.workspace_mib for how in told] == [1024, 4096]
 
 
 @pytest.mark.parametrize(
