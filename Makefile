@@ -48,7 +48,7 @@ contracts: $(TEST_STAMP) ## the layering contracts
 
 .PHONY: unit
 unit: $(TEST_STAMP) ## all tests but those that need a GPU, whose number is told; the wheel smoke test is one
-	$(BIN)/pytest -n 2 --dist loadfile -m "not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu"
 
 .PHONY: fuzz
 fuzz: $(TEST_STAMP) ## 10,000 conversations no peer would have, and as many hostile headers (FUZZ_CASES=10000)

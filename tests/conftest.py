@@ -1,19 +1,59 @@
-"""What every test run tells at its end: what it did not run, and why."""
+"""The order of the files, and what every test run tells at its end: what it did not run, and why.
+
+Several processes take the files one by one from the front. A long file that came late would keep
+one of them at work long after the others are done, so the longest come first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import pytest
 
 _GPU_ITEMS: pytest.StashKey[int] = pytest.StashKey()
 _TOLD: Final = "gpu items"
+TESTS: Final = Path(__file__).parent
+LONGEST_FIRST: Final = (
+    "engines/test_published_brain_structures.py",
+    "end_to_end/test_kill.py",
+    "end_to_end/test_listener_processes.py",
+    "engines/test_published_brain_tissues.py",
+    "end_to_end/test_retention.py",
+    "engines/test_build_shipped.py",
+    "end_to_end/test_faults.py",
+    "node/test_shipped_engines.py",
+    "end_to_end/test_imported_engines.py",
+    "end_to_end/test_invariants.py",
+    "end_to_end/test_guard.py",
+    "end_to_end/test_real_data.py",
+    "end_to_end/test_guard_messages.py",
+    "engines/test_published_stages.py",
+    "end_to_end/test_completeness.py",
+    "end_to_end/test_guard_data_sets.py",
+    "end_to_end/test_guard_tls.py",
+    "engines/test_published_models.py",
+    "end_to_end/test_fairness.py",
+    "end_to_end/test_suitability_corpus.py",
+    "end_to_end/test_many_associations.py",
+    "end_to_end/test_postgresql.py",
+    "end_to_end/test_protocol_fuzz.py",
+)
+"""Files that take longest, as `pytest --durations=0` tells; two with large nets stand apart."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin to count."""
     config.stash[_GPU_ITEMS] = 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; within a file, and among the others, the order stays."""
+    if gone := [name for name in LONGEST_FIRST if not (TESTS / name).is_file()]:
+        raise pytest.UsageError(f"tests/conftest.py: LONGEST_FIRST: there is no {gone[0]}")
+    places = {TESTS / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pydicom import dcmread
 from scipy import ndimage
 
-from tests.engines.test_published_models import dice, files_in, imported, session
+from tests.engines.published import dice, files_in, imported, session
 
 Find = Callable[[str], Path]
 PATIENTS = {"SC-N-09": (67.6, 63.9), "SC-HF-I-11": (15.7, 13.3), "SC-HYP-10": (62.6, 60.3)}

@@ -13,7 +13,7 @@ from scipy import ndimage
 from engines.base import open_engine
 from engines.findings import Refusal, SlideAnalysis
 from engines.importing import import_model
-from tests.engines.test_published_models import ANSWERS, dice, session
+from tests.engines.published import ANSWERS, dice, session
 from tests.factories import instance_files
 
 Find = Callable[[str], Path]

@@ -14,7 +14,7 @@ import pytest
 from scipy import ndimage
 
 from engines.findings import Analysis
-from tests.engines.test_published_models import (
+from tests.engines.published import (
     Floats,
     Stack,
     dice,
