@@ -7,9 +7,7 @@ Where the system does not allow that, plans are as good, but their digests diffe
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,10 +29,7 @@ MODEL: Final = "model.onnx"
 TIMING: Final = "timing"
 PLAN: Final = "plan"
 ANSWER: Final = "answer.json"
-SETTLED: Final = "settled"
-ADDR_NO_RANDOMIZE: Final = 0x0040000
-ASK: Final = 0xFFFFFFFF
-"""personality(2): ask, and change nothing."""
+BEGIN: Final = Path(__file__).with_name("fixed_addresses.py")
 
 
 def build_apart(order: BuildOrder, *, backend: str, module: str) -> Built:
@@ -46,7 +41,8 @@ def build_apart(order: BuildOrder, *, backend: str, module: str) -> Built:
     with tempfile.TemporaryDirectory(prefix="plan-") as name:
         folder = Path(name)
         _write_order(folder, order, backend)
-        command = ["/usr/bin/env", "PYTHONHASHSEED=0", sys.executable, "-m", module]
+        begun = [sys.executable, "-I", "-S", str(BEGIN), module]
+        command = ["/usr/bin/env", "PYTHONHASHSEED=0", *begun]
         done = subprocess.run(  # noqa: S603 - our own program
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
@@ -60,8 +56,6 @@ def build_apart(order: BuildOrder, *, backend: str, module: str) -> Built:
 
 def main(find_library: Callable[[str], Library]) -> None:
     """Build what lies in the current folder, in the child."""
-    if SETTLED not in sys.argv[1:]:
-        _settle()
     folder = Path()
     try:
         order, backend = _read_order(folder)
@@ -74,17 +68,6 @@ def main(find_library: Callable[[str], Library]) -> None:
         _answer(folder, OutOfMemoryError.__name__, "not enough memory to build a plan")
     else:
         _answer(folder, "", "")
-
-
-def _settle() -> None:
-    """Begin anew without random addresses, where the system allows it."""
-    personality = getattr(ctypes.CDLL(None), "personality", None)
-    now = -1 if personality is None else int(personality(ctypes.c_ulong(ASK)))
-    if personality is not None and now >= 0:
-        personality(ctypes.c_ulong(now | ADDR_NO_RANDOMIZE))
-    module = sys.modules["__main__"].__spec__
-    name = module.name if module else ""
-    os.execv(sys.executable, [sys.executable, "-m", name, SETTLED])  # noqa: S606 - ourselves again
 
 
 def _write_order(folder: Path, order: BuildOrder, backend: str) -> None:
