@@ -6,7 +6,6 @@ answers on standard output; whatever libraries print goes to standard error.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import logging
@@ -22,6 +21,7 @@ from typing import BinaryIO, Final, TypeAlias
 from pydantic import JsonValue, ValidationError
 
 from node import inference
+from node.allocator import keep_memory
 from node.field_values import FieldValuesError, read_values
 from node.interfaces import ResultError
 from node.messages import ReadValuesRequest
@@ -68,9 +68,6 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "verify_engine": inference.verify_engine_operation,
 }
 PARENT_GONE: Final = 3
-M_TRIM_THRESHOLD: Final = -1  # malloc.h
-M_MMAP_MAX: Final = -4
-NEVER: Final = -1
 DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
@@ -89,20 +86,6 @@ def main() -> None:
     reader.start()
     while True:
         _serve(requests.get(), output)
-
-
-def keep_memory() -> None:
-    """Keep what this process frees for its next allocation (mallopt(3)); glibc only.
-
-    A net and the arrays around it take hundreds of megabytes and free them, many times in each job.
-    Handed back to the system every time, each page of them has to be made and cleared anew when it
-    is touched again: that can take longer than the net. The process holds as much as its largest
-    job took, no more than its limit.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 def _read(stream: BinaryIO, requests: queue.SimpleQueue[bytes]) -> None:

@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 import pytest
 
+from node.allocator import keep_memory
+
 _GPU_ITEMS: pytest.StashKey[int] = pytest.StashKey()
 _TOLD: Final = "gpu items"
 TESTS: Final = Path(__file__).parent
@@ -46,6 +48,7 @@ LONGEST_FIRST: Final = (
 def pytest_configure(config: pytest.Config) -> None:
     """Begin to count."""
     config.stash[_GPU_ITEMS] = 0
+    keep_memory()  # nets and volumes take several times as long without
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

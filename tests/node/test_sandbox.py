@@ -208,7 +208,7 @@ def test_a_child_keeps_the_memory_that_it_frees() -> None:
     kept = """
 import mmap
 from pathlib import Path
-from node.sandbox_main import keep_memory
+from node.allocator import keep_memory
 
 def resident_mib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE >> 20
