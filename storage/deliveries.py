@@ -9,15 +9,19 @@ from typing import Final
 from sqlalchemy import ColumnElement, Row, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
+from storage.acceptance import acceptance
 from storage.database import Database
 from storage.events import Clock
+from storage.fallbacks import Verdict, follow, judge_end
 from storage.gone import refuse_gone_result
 from storage.models import Delivery, Destination, Job, Result, Study
-from storage.owners import by_study, lease_lost, owner_of, tell_studies
+from storage.owners import Owner, by_study, lease_lost, owner_of, tell_studies
 from storage.records import (
+    ClassRecord,
     DeliveryAttempt,
     DeliveryRecord,
     DestinationRecord,
+    JsonValue,
     LeasedDelivery,
     NotFoundError,
 )
@@ -30,7 +34,10 @@ ACTIONS: Final[Mapping[DeliveryState, str]] = {
     DeliveryState.FAILED: "delivery.failed",
     DeliveryState.QUEUED: "delivery.retried",
     DeliveryState.SUPERSEDED: "delivery.superseded",
+    DeliveryState.REPLACED: "delivery.replaced",
 }
+NEEDS_REVISION: Final = frozenset({DeliveryState.QUEUED, DeliveryState.FAILED})
+"""Ends of an attempt after which something may be sent, which a newer revision forbids."""
 WAITING: Final = select(Delivery.id).where(
     Delivery.destination == bindparam("destination"),
     Delivery.state == DeliveryState.QUEUED.value,
@@ -120,7 +127,8 @@ class DeliveryStore:
     def record(self, delivery_id: int, token: int, attempt: DeliveryAttempt) -> None:
         """Write what came of one attempt.
 
-        What would wait to be sent again is SUPERSEDED when the study moved on meanwhile.
+        What would wait to be sent again is SUPERSEDED when the study moved on meanwhile. What
+        FAILED is REPLACED where its profile has another object for its place, and that is sent.
 
         Raises:
             LeaseLostError: the delivery is not this owner's any more; nothing was written.
@@ -130,14 +138,20 @@ class DeliveryStore:
         with self._database.transaction() as session:
             owner = owner_of(session, delivery_id)
             state = attempt.state
-            if state is DeliveryState.QUEUED and not owner.current(session):
+            moved_on = state in NEEDS_REVISION and not owner.current(session)
+            if moved_on and state is DeliveryState.QUEUED:
                 state = DeliveryState.SUPERSEDED
+            verdict = (
+                Verdict(state=state)
+                if moved_on
+                else judge_end(session, owner, state, stuck=attempt.stuck)
+            )
             again = state is DeliveryState.QUEUED
             statement = (
                 update(Delivery)
                 .where(*_owned(delivery_id, token))
                 .values(
-                    state=state.value,
+                    state=verdict.state.value,
                     status=attempt.status,
                     error=attempt.error,
                     not_before=now + timedelta(seconds=attempt.retry_in if again else 0.0),
@@ -149,8 +163,8 @@ class DeliveryStore:
             attempts = session.scalar(statement)
             if attempts is None:
                 raise lease_lost(delivery_id)
-            status = None if attempt.status is None else f"0x{attempt.status:04X}"
-            owner.tell(session, now, ACTIONS[state], attempt=attempts, status=status)
+            _tell_end(session, owner, verdict, now, attempts=attempts, status=attempt.status)
+            follow(session, owner, verdict, now)
 
     def park(self, destination: str, until: datetime, error: str) -> int:
         """Open a destination's breaker: what waits for it is parked; return how many."""
@@ -262,11 +276,34 @@ class DeliveryStore:
         with self._database.reading() as session:
             return [_delivery_record(row) for row in session.execute(query)]
 
+    def sop_classes(self) -> Sequence[ClassRecord]:
+        """Return what each destination did with each SOP class that was sent to it (VIEW-01)."""
+        with self._database.reading() as session:
+            return acceptance(session)
+
     def counts(self) -> Mapping[DeliveryState, int]:
         """Return how many deliveries are in each state that has any."""
         query = select(Delivery.state, func.count()).group_by(Delivery.state)
         with self._database.reading() as session:
             return {DeliveryState(state): count for state, count in session.execute(query)}
+
+
+def _tell_end(
+    session: Session,
+    owner: Owner,
+    verdict: Verdict,
+    now: datetime,
+    *,
+    attempts: int,
+    status: int | None,
+) -> None:
+    """Write onto the timeline how an attempt ended, and what goes in its place."""
+    action, code = ACTIONS[verdict.state], None if status is None else f"0x{status:04X}"
+    if verdict.instead:
+        instead: list[JsonValue] = list(verdict.instead)
+        owner.tell(session, now, action, attempt=attempts, status=code, instead=instead)
+    else:
+        owner.tell(session, now, action, attempt=attempts, status=code)
 
 
 def _owned(delivery_id: int, token: int) -> tuple[ColumnElement[bool], ...]:

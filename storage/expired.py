@@ -39,6 +39,7 @@ OPEN_DELIVERIES: Final = (
     DeliveryState.QUEUED.value,
     DeliveryState.SENDING.value,
     DeliveryState.PARKED.value,
+    DeliveryState.RESERVED.value,
 )
 
 

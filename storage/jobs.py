@@ -127,7 +127,7 @@ class JobStore:
             )
             job = session.get_one(Job, job_id)
             supersede_results(session, job)
-            deliveries = add_results(session, job, outcome.results, now)
+            deliveries = add_results(session, job, outcome, now)
             append_event(
                 session,
                 now,

@@ -414,6 +414,7 @@ class Delivery(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     result_id: Mapped[int] = mapped_column(ForeignKey("result.id"))
     destination: Mapped[str] = mapped_column(Name(64))
+    fallbacks: Mapped[list[list[int]]] = mapped_column(JSON, server_default=text("'[]'"))
     state: Mapped[str] = mapped_column(Name(16))
     attempts: Mapped[int] = mapped_column(Integer)
     token: Mapped[int] = mapped_column(Integer)

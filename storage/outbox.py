@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from storage.leasing import same_work
 from storage.models import Delivery, Job, Result
-from storage.records import NewResult
+from storage.records import JobOutcome, NewDelivery
 from storage.states import DeliveryState
 
 
@@ -20,12 +20,10 @@ def supersede_results(session: Session, job: Job) -> None:
     session.execute(update(Result).where(Result.job_id.in_(older)).values(superseded=True))
 
 
-def add_results(
-    session: Session, job: Job, results: Sequence[NewResult], now: datetime
-) -> list[int]:
-    """Write results, and a delivery of each to each of the job's destinations; return their ids."""
-    deliveries: list[Delivery] = []
-    for new in results:
+def add_results(session: Session, job: Job, outcome: JobOutcome, now: datetime) -> list[int]:
+    """Write results, and what goes to each of the job's destinations; return the deliveries."""
+    ids: list[int] = []
+    for new in outcome.results:
         row = Result(
             job_id=job.id,
             writer=new.writer,
@@ -40,17 +38,31 @@ def add_results(
         )
         session.add(row)
         session.flush()
-        deliveries += [_delivery(row.id, name, now) for name in job.destinations]
+        ids.append(row.id)
+    planned = outcome.deliveries
+    if planned is None:
+        planned = _everything_everywhere(len(ids), job.destinations)
+    deliveries = [_delivery(new, ids, now) for new in planned]
     session.add_all(deliveries)
     session.flush()
     return [item.id for item in deliveries]
 
 
-def _delivery(result_id: int, destination: str, now: datetime) -> Delivery:
+def _everything_everywhere(results: int, destinations: Sequence[str]) -> tuple[NewDelivery, ...]:
+    return tuple(
+        NewDelivery(destination=destination, result=result)
+        for result in range(results)
+        for destination in destinations
+    )
+
+
+def _delivery(new: NewDelivery, ids: Sequence[int], now: datetime) -> Delivery:
+    state = DeliveryState.RESERVED if new.reserved else DeliveryState.QUEUED
     return Delivery(
-        result_id=result_id,
-        destination=destination,
-        state=DeliveryState.QUEUED.value,
+        result_id=ids[new.result],
+        destination=new.destination,
+        fallbacks=[[ids[index] for index in group] for group in new.fallbacks],
+        state=state.value,
         attempts=0,
         token=0,
         status=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -31,6 +31,10 @@ class Owner:
     def current(self, session: Session) -> bool:
         """Hold the study's revision, and say whether it is this one."""
         return hold_revision(session, self.study_id) == self.revision
+
+    def of(self, delivery_id: int) -> Owner:
+        """Return the owner of another delivery of the same job to the same destination."""
+        return replace(self, delivery_id=delivery_id)
 
     def tell(
         self,

@@ -176,13 +176,31 @@ class NewResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """A result for a destination; `result` is its index in the job's results.
+
+    `fallbacks` are what goes in its place if it is refused, in order of preference: each some
+    results, by index, that go together. One that is `reserved` waits until it is wanted so.
+    """
+
+    destination: str
+    result: int
+    fallbacks: tuple[tuple[int, ...], ...] = ()
+    reserved: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobOutcome:
-    """How a job ended: `state` is SUCCEEDED or REFUSED."""
+    """How a job ended: `state` is SUCCEEDED or REFUSED.
+
+    `deliveries` None: every result goes to every destination of the job.
+    """
 
     state: JobState
     results: tuple[NewResult, ...]
     summary: Mapping[str, JsonValue]
     timings: Mapping[str, float]
+    deliveries: tuple[NewDelivery, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +256,26 @@ class DeliveryRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRecord:
+    """What became of objects of a SOP class at a destination; `error` is the last refusal's."""
+
+    destination: str
+    sop_class_uid: str
+    taken: int
+    refused: int
+    last_taken_at: datetime | None
+    last_refused_at: datetime | None
+    error: str = ""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the destination refused the last one that it answered."""
+        if self.last_refused_at is None:
+            return False
+        return self.last_taken_at is None or self.last_refused_at > self.last_taken_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedDelivery:
     """A delivery that this dispatcher owns until its lease ends."""
 
@@ -251,13 +289,16 @@ class LeasedDelivery:
 class DeliveryAttempt:
     """What came of one attempt.
 
-    `state` is SENT, WARNED, FAILED, or QUEUED with `retry_in` seconds.
+    `state` is SENT, WARNED, FAILED, or QUEUED with `retry_in` seconds. What FAILED is REPLACED
+    where something else goes in its place. What is `stuck` is tried on, and what stands in for it
+    is sent all the same.
     """
 
     state: DeliveryState
     status: int | None = None
     error: str = ""
     retry_in: float = 0.0
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,11 @@ from storage.states import (
 OPEN: Final = (JobState.QUEUED.value, JobState.RUNNING.value)
 CHUNK: Final = 1000
 K = TypeVar("K")
-UNSENT: Final = (DeliveryState.QUEUED.value, DeliveryState.PARKED.value)
+UNSENT: Final = (
+    DeliveryState.QUEUED.value,
+    DeliveryState.PARKED.value,
+    DeliveryState.RESERVED.value,
+)
 
 
 def hold_revision(session: Session, study_id: int) -> int:

@@ -44,6 +44,9 @@ class DeliveryState(StrEnum):
     FAILED = "failed"  # the destination refused it for good
     PARKED = "parked"  # the destination is down: waits for it to come back
     SUPERSEDED = "superseded"  # not sent any more: a newer revision took its place
+    RESERVED = "reserved"  # held in reserve: sent if what it stands in for is refused
+    REPLACED = "replaced"  # refused for good; another object of its set goes in its place
+    NOT_NEEDED = "not_needed"  # was held in reserve, and what it stands in for was taken
 
 
 class InstanceState(StrEnum):
@@ -172,6 +175,7 @@ DELIVERY_TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = 
             DeliveryState.SENT,
             DeliveryState.WARNED,
             DeliveryState.FAILED,
+            DeliveryState.REPLACED,
             DeliveryState.SUPERSEDED,
         }
     ),
@@ -181,6 +185,11 @@ DELIVERY_TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = 
     DeliveryState.FAILED: frozenset({DeliveryState.QUEUED}),
     DeliveryState.PARKED: frozenset({DeliveryState.QUEUED, DeliveryState.SUPERSEDED}),
     DeliveryState.SUPERSEDED: frozenset(),
+    DeliveryState.RESERVED: frozenset(
+        {DeliveryState.QUEUED, DeliveryState.NOT_NEEDED, DeliveryState.SUPERSEDED}
+    ),
+    DeliveryState.REPLACED: frozenset({DeliveryState.QUEUED}),
+    DeliveryState.NOT_NEEDED: frozenset({DeliveryState.QUEUED}),
 }
 
 ASSOCIATION_TRANSITIONS: Final[Mapping[AssociationState, frozenset[AssociationState]]] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue
 
@@ -239,11 +239,22 @@ class Delivery(Reply):
         )
 
 
+_ASIDE: Final = (
+    DeliveryState.SUPERSEDED,
+    DeliveryState.REPLACED,
+    DeliveryState.RESERVED,
+    DeliveryState.NOT_NEEDED,
+)
+"""States of deliveries that a study does not wait for."""
+
+
 class DeliveryProgress(Reply):
     """How many of a study's deliveries are where.
 
     `accepted` were answered with success or a warning, `confirmed` were also committed to.
-    `complete` is true only when every delivery that still counts was accepted or confirmed.
+    `replaced` were refused and another object goes instead; `reserved` go only if one is refused,
+    and `not_needed` were. `complete` is true only when every delivery that still counts was
+    accepted or confirmed: all but those, and what was superseded.
     """
 
     total: int
@@ -252,6 +263,9 @@ class DeliveryProgress(Reply):
     waiting: int
     failed: int
     superseded: int
+    replaced: int
+    reserved: int
+    not_needed: int
     complete: bool
 
     @classmethod
@@ -261,15 +275,18 @@ class DeliveryProgress(Reply):
         accepted = counts[DeliveryState.SENT] + counts[DeliveryState.WARNED]
         confirmed = counts[DeliveryState.CONFIRMED]
         failed = counts[DeliveryState.FAILED]
-        superseded = counts[DeliveryState.SUPERSEDED]
-        counted = len(records) - superseded
+        aside = {state: counts[state] for state in _ASIDE}
+        counted = len(records) - sum(aside.values())
         return cls(
             total=len(records),
             accepted=accepted,
             confirmed=confirmed,
-            waiting=len(records) - accepted - confirmed - failed - superseded,
+            waiting=counted - accepted - confirmed - failed,
             failed=failed,
-            superseded=superseded,
+            superseded=aside[DeliveryState.SUPERSEDED],
+            replaced=aside[DeliveryState.REPLACED],
+            reserved=aside[DeliveryState.RESERVED],
+            not_needed=aside[DeliveryState.NOT_NEEDED],
             complete=counted > 0 and accepted + confirmed == counted,
         )
 

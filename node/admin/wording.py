@@ -33,6 +33,9 @@ TONES: Final[Mapping[str, str]] = {
     "warned": "warn",
     "confirmed": "good",
     "parked": "warn",
+    "reserved": "quiet",
+    "replaced": "warn",
+    "not_needed": "quiet",
     "open": "busy",
     "released": "quiet",
     "aborted": "warn",
@@ -69,6 +72,9 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "failed": "The destination refused it for good.",
         "parked": "The destination is down; waits for it to come back.",
         "superseded": "Not sent: a newer revision took its place.",
+        "reserved": "Held in reserve: sent if the destination refuses what it stands in for.",
+        "replaced": "The destination refused it; another object of its profile goes instead.",
+        "not_needed": "Was held in reserve; the destination took what it stood in for.",
     },
     "engine": {
         "registered": "Known, not yet checked.",
@@ -170,6 +176,9 @@ ACTIONS: Final[Mapping[str, str]] = {
     "delivery.failed": "Delivery failed",
     "delivery.retried": "Delivery queued again",
     "delivery.superseded": "Delivery superseded by a newer revision",
+    "delivery.replaced": "Refused; another object of the profile goes instead",
+    "delivery.released": "Out of reserve: sent in the place of one that was refused",
+    "delivery.not_needed": "Reserve not needed",
     "destination.parked": "Destination down: its deliveries wait",
     "destination.unparked": "Destination back: its deliveries go on",
 }
@@ -233,6 +242,8 @@ def delivery_act(delivery: DeliveryRecord) -> str:
         return "Check the object at the destination."
     if delivery.state is DeliveryState.QUEUED and delivery.attempts > 0:
         return "None: the node tries again by itself."
+    if delivery.state is DeliveryState.REPLACED:
+        return "None is needed; `wetread destinations probe` shows what the destination takes."
     if delivery.state is not DeliveryState.FAILED:
         return ""
     act = _of_range(_STATUS_ACTS, delivery.status) if delivery.status is not None else ""

@@ -38,6 +38,7 @@ def page(
         destinations=context.deliveries.destinations(),
         counts={item: counts.get(item, 0) for item in DeliveryState},
         total=sum(counts.values()),
+        sop_classes=context.deliveries.sop_classes(),
     )
 
 

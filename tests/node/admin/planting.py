@@ -24,6 +24,7 @@ from storage.records import (
     JobOutcome,
     JsonValue,
     Location,
+    NewDelivery,
     NewInstance,
     NewJob,
     NewResult,
@@ -246,7 +247,9 @@ class PlantedNode:
         routing = Routing(rule_revision=1, jobs=jobs, explanation=explanation)
         return self.studies.route(record.id, record.revision, routing)
 
-    def succeed(self, *, results: int = 1) -> None:
+    def succeed(
+        self, *, results: int = 1, deliveries: tuple[NewDelivery, ...] | None = None
+    ) -> None:
         """Let the next job find something, and make its results."""
         leased = self.jobs.lease("worker-0", 60)
         assert leased is not None
@@ -264,7 +267,11 @@ class PlantedNode:
             for index in range(results)
         )
         outcome = JobOutcome(
-            state=JobState.SUCCEEDED, results=made, summary=FINDING, timings={"inference": 8.5}
+            state=JobState.SUCCEEDED,
+            results=made,
+            summary=FINDING,
+            timings={"inference": 8.5},
+            deliveries=deliveries,
         )
         self.jobs.finish(leased.job.id, leased.token, outcome)
 

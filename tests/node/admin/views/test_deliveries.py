@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from fastapi.testclient import TestClient
 
+from storage.records import NewDelivery
 from storage.states import DeliveryState
 from tests.node.admin.planting import STUDY, PlantedNode
 
@@ -69,3 +70,36 @@ def test_the_api_answers_the_real_state(planted: PlantedNode, client: TestClient
     assert (queued[0]["status"], queued[0]["status_meaning"]) == (None, "")
     assert client.get("/api/deliveries", params={"state": "lost"}).status_code == 422
     assert client.get("/api/deliveries", params={"study": "1.2.3"}).status_code == 404
+
+
+def test_a_replaced_delivery_names_the_reason_and_what_goes_instead(
+    planted: PlantedNode, client: TestClient
+) -> None:
+    """NET-18, VIEW-01: on the page, on the study's timeline, and in the API."""
+    planted.configure()
+    planted.receive()
+    planted.route()
+    planted.succeed(
+        results=2,
+        deliveries=(
+            NewDelivery(destination="PACS", result=0, fallbacks=((1,),)),
+            NewDelivery(destination="PACS", result=1, reserved=True),
+        ),
+    )
+    assert "Held in reserve" in client.get("/deliveries", params={"state": "reserved"}).text
+    planted.answer("PACS", DeliveryState.FAILED, status=0x0122, error="takes no SEG")
+    text = client.get("/deliveries").text
+    assert "Refused by destinations" in text
+    for page in (text, client.get(f"/studies/{STUDY}").text):
+        assert "takes no SEG" in page
+        assert "another object of its profile goes instead" in page
+        assert "Let the destination accept" not in page
+    assert "Out of reserve: sent in the place of" in client.get(f"/studies/{STUDY}").text
+    planted.clock.forward(1)
+    planted.answer("PACS", DeliveryState.SENT, status=0)
+    assert "Refused by destinations" not in client.get("/deliveries").text
+    body = client.get(f"/api/studies/{STUDY}").json()
+    assert [item["state"] for item in body["deliveries"]] == ["sent", "replaced"]
+    progress = body["progress"]
+    assert (progress["total"], progress["accepted"], progress["replaced"]) == (2, 1, 1)
+    assert (progress["reserved"], progress["failed"], progress["complete"]) == (0, 0, True)
