@@ -24,6 +24,7 @@ from node.dispatch import Dispatcher, DispatchLimits
 from node.doors import (
     WayIn,
     accepted_transfer_syntaxes,
+    build_profiles,
     build_targets,
     check_dicomweb,
     check_listeners,
@@ -79,8 +80,8 @@ class Node:
         """Start bottom-up: state, rules, engines, reconciliation, ways out, ways in.
 
         Raises:
-            SettingsError, RulesError, ListenerError, CatalogueError, StorageError: with the
-            reason; what was started before is stopped again.
+            SettingsError, ProfileError, RulesError, ListenerError, CatalogueError,
+            StorageError: with the reason; what was started before is stopped again.
         """
         try:
             self._start()
@@ -95,6 +96,9 @@ class Node:
     def _start(self) -> None:
         self._doors = check_listeners(self.settings)
         self._dicomweb_settings = check_dicomweb(self.settings)
+        self.profiles = build_profiles(self.settings)
+        for profile, objects in self.profiles.not_installed().items():
+            log.warning("profile.object_not_installed", profile=profile, objects=objects)
         prepare(self.settings)
         self.stores = open_stores(self.settings, self._clock)
         self._closers.callback(self.stores.database.close)
@@ -175,6 +179,7 @@ class Node:
                 retry_max_seconds=delivery.retry_max_seconds,
                 breaker_failures=delivery.breaker_failures,
                 breaker_seconds=delivery.breaker_seconds,
+                fallback_attempts=delivery.fallback_attempts,
             ),
             results=self._results,
         )
@@ -337,6 +342,10 @@ class Node:
                 lines=(
                     ("Data folder", str(settings.node.data_dir)),
                     ("Database", self.stores.database.dialect),
+                    *(
+                        (f"Result profile of {name}", profile)
+                        for name, profile in self.profiles.destinations.items()
+                    ),
                     ("Quiet time", f"{settings.completion.quiet_seconds:g} s"),
                     ("Engine processes", str(settings.worker.processes)),
                     ("DICOMweb", self.dicomweb.address() if self.dicomweb else "not served"),

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from node import app as composition
 from node.catalogue import read_packages
+from node.cli_destinations import destinations_app
 from node.cli_engines import engines_app
 from node.cli_export import export
 from node.cli_retention import hold, holds, release, retention
@@ -21,7 +22,7 @@ from node.cli_rules import rules_app
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, err, open_settings, out
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
 from node.demo import Demo, DemoOptions
-from node.doors import build_targets, check_dicomweb, check_listeners
+from node.doors import build_profiles, build_targets, check_dicomweb, check_listeners
 from node.interfaces import SendVerdict, Sent
 from node.log import configure_logging
 from node.pacs import StandInPacs
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(rules_app, name="rules")
 app.add_typer(engines_app, name="engines")
+app.add_typer(destinations_app, name="destinations")
 app.command()(export)
 app.command("retention")(retention)
 app.command()(hold)
@@ -210,7 +212,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Read configuration, rules, engines and destinations as a start would; change nothing."""
     with clear_errors():
         settings = load_settings(config)
-        targets = build_targets(settings)
+        targets, profiles = build_targets(settings), build_profiles(settings)
         doors = check_listeners(settings)
         check_dicomweb(settings)
         engines = read_packages(engine_folders(settings))
@@ -224,7 +226,10 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
         for kind, _ in doors:
             out.print(f"  listener     {kind.name}", markup=False)
         for name, target in targets.items():
-            out.print(f"  destination  {name}: {target.address()}", markup=False)
+            profile = profiles.of(name).name
+            out.print(f"  destination  {name}: {target.address()}, profile {profile}", markup=False)
+        for name, objects in profiles.not_installed().items():
+            out.print(f"  profile      {name}: not made here: {', '.join(objects)}", markup=False)
         for item in engines:
             out.print(f"  engine       {item.package.name} {item.package.version}", markup=False)
 

@@ -20,6 +20,7 @@ from node.interfaces import ListenerError
 from node.log import configure_logging
 from node.planning import NoRulesError
 from node.plugins import PluginError
+from node.result_profiles import ProfileError
 from node.routing import RulesError
 from node.settings import Settings, SettingsError, load_settings
 from storage.records import BytesDeletedError, NotFoundError, SchemaError, StorageError
@@ -64,6 +65,7 @@ def clear_errors() -> Iterator[None]:
         NotFoundError,
         PackageError,
         PluginError,
+        ProfileError,
         RulesError,
         SchemaError,
         SettingsError,

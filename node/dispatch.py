@@ -36,7 +36,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchLimits:
-    """How hard to try. Seconds; `batch` objects an association."""
+    """How hard to try. Seconds; `batch` objects an association.
+
+    After `fallback_attempts` of which the last had no answer, what stands in for an object is sent.
+    """
 
     batch: int
     lease_seconds: float
@@ -45,6 +48,7 @@ class DispatchLimits:
     retry_max_seconds: float
     breaker_failures: int
     breaker_seconds: float
+    fallback_attempts: int = 3
 
 
 def backoff(limits: DispatchLimits, attempts: int, jitter: Callable[[], float]) -> float:
@@ -113,11 +117,13 @@ class Dispatcher:
             return 0
         answered: set[int] = set()
         verdicts: list[SendVerdict] = []
+        begun: list[bool] = []
 
         def report(index: int, sent: Sent) -> None:
             answered.add(index)
             verdicts.append(sent.verdict)
-            self._write(leased[index], sent)
+            begun.append(sent.begun)
+            self._write(leased[index], sent, at_once=not sent.begun and any(begun))
 
         self._send(leased, report)
         for index in sorted(set(range(len(leased))) - answered):
@@ -146,13 +152,18 @@ class Dispatcher:
                 error=type(error).__name__,
             )
 
-    def _write(self, item: LeasedDelivery, sent: Sent) -> None:
+    def _write(self, item: LeasedDelivery, sent: Sent, *, at_once: bool) -> None:
+        """Write an answer; `at_once`: another object ended the association, this one goes on."""
         state = STATES[sent.verdict]
         retry_in = 0.0
-        if state is DeliveryState.QUEUED:
+        if state is DeliveryState.QUEUED and not at_once:
             retry_in = backoff(self._limits, item.delivery.attempts, random.random)
         attempt = DeliveryAttempt(
-            state=state, status=sent.status, error=sent.message, retry_in=retry_in
+            state=state,
+            status=sent.status,
+            error=sent.message,
+            retry_in=retry_in,
+            stuck=sent.cut_short and item.delivery.attempts >= self._limits.fallback_attempts,
         )
         try:
             self._deliveries.record(item.delivery.id, item.token, attempt)

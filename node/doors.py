@@ -6,6 +6,7 @@ from typing import Protocol
 
 import node.delivery
 import node.listeners
+import node.results
 from engines.decoding import has_decoder
 from node.dicomweb.settings import DicomwebSettings
 from node.interfaces import (
@@ -15,7 +16,14 @@ from node.interfaces import (
     SharedListener,
 )
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
-from node.plugins import discover
+from node.plugins import discover, names_of
+from node.result_profiles import (
+    DEFAULT,
+    ProfileError,
+    ResultProfiles,
+    read_profiles,
+    shipped_profiles,
+)
 from node.settings import Settings, SettingsError, validate_plugin_table
 
 
@@ -60,11 +68,31 @@ def build_targets(settings: Settings) -> dict[str, DeliveryTarget[PluginSettings
         path = f"destinations.{name}"
         raw = dict(table)
         kind = raw.pop("kind", None)
+        raw.pop("profile", None)
         if kind not in kinds:
             raise SettingsError(f"{path}.kind: {kind!r} is not one of {sorted(kinds)}")
         target = kinds[str(kind)]
         targets[name] = target(validate_plugin_table(raw, target.settings_type, path))
     return targets
+
+
+def build_profiles(settings: Settings) -> ResultProfiles:
+    """Read the result profiles, and which destination has which.
+
+    Raises:
+        ProfileError: naming the file of a profile, or the key path of a destination.
+    """
+    installed = names_of(node.results)
+    profiles = read_profiles((shipped_profiles(), *settings.profiles.folders), installed)
+    destinations: dict[str, str] = {}
+    for name, table in settings.destinations.items():
+        profile = table.get("profile", DEFAULT)
+        if profile not in profiles:
+            raise ProfileError(
+                f"destinations.{name}.profile: {profile!r} is not one of {sorted(profiles)}"
+            )
+        destinations[name] = str(profile)
+    return ResultProfiles(profiles=profiles, destinations=destinations, installed=installed)
 
 
 def check_listeners(

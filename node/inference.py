@@ -6,7 +6,7 @@ Everything here runs in the child process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -39,6 +39,7 @@ from node.messages import (
     VerifyRequest,
 )
 from node.plugins import discover
+from node.result_profiles import kind_of
 from node.source_headers import read_sources
 
 Progress: TypeAlias = Callable[[str], None]
@@ -101,10 +102,11 @@ def run_job_operation(
         outcome = engine.run(_instances(job), stages.enter)
         stages.enter("encoding")
     context = _context(job, package, outcome)
-    results = _write(context, job.staging, stages)
+    results = _write(context, chosen_writers(outcome, job.objects), job.staging, stages)
     stages.enter("")
     answer = JobAnswer(
         refused=isinstance(outcome, Refusal),
+        kind=kind_of(outcome),
         results=results,
         summary=summarise(outcome),
         timings=stages.seconds,
@@ -259,13 +261,27 @@ def _sources(job: JobRequest, outcome: Outcome) -> tuple[Dataset, ...]:
     return read_sources([files[uid] for uid in (uids or files)])
 
 
-def _write(context: ResultContext, staging: Path, stages: _Stages) -> tuple[ResultMessage, ...]:
+def chosen_writers(
+    outcome: Outcome, objects: Mapping[str, tuple[str, ...]] | None
+) -> tuple[ResultWriter, ...]:
+    """Return the writers of what somebody wants, and of what those objects need, in order."""
+    writers = [writer for writer in ordered_writers() if writer.handles(outcome)]
+    if objects is None:
+        return tuple(writer for writer in writers if writer.by_default)
+    wanted = set(objects.get(kind_of(outcome), ()))
+    for writer in reversed(writers):
+        if writer.name in wanted:
+            wanted.update(writer.needs)
+    return tuple(writer for writer in writers if writer.name in wanted)
+
+
+def _write(
+    context: ResultContext, writers: Sequence[ResultWriter], staging: Path, stages: _Stages
+) -> tuple[ResultMessage, ...]:
     written: dict[str, tuple[Dataset, ...]] = {}
     results: list[ResultMessage] = []
     paths: list[tuple[ResultWriter, ResultContext, Path]] = []
-    for writer in ordered_writers():
-        if not (writer.by_default and writer.handles(context.outcome)):
-            continue
+    for writer in writers:
         current = replace(context, written=dict(written))
         objects = writer.write(current)
         written[writer.name] = objects

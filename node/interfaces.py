@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -320,6 +320,10 @@ class ResultWriter(ABC):
     """Writers that must run before this one, where they run at all."""
     by_default: ClassVar[bool] = True
     """Whether it runs where nothing says which objects a destination is to get."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Those of them whose objects this one refers to: they are made for it if nobody wants them."""
+    sop_class_uids: ClassVar[tuple[str, ...]] = ()
+    """What its objects can be: a destination is asked whether it takes them."""
 
     @abstractmethod
     def handles(self, outcome: Outcome) -> bool:
@@ -367,11 +371,37 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What came of one object: verdict, DIMSE (or HTTP) status if any, and words for people."""
+    """What came of one object: verdict, DIMSE (or HTTP) status if any, and words for people.
+
+    `begun` False: nothing of it was sent, because of another. `cut_short`: it was on its way when
+    the association ended, so that it may be what ended it.
+    """
 
     verdict: SendVerdict
     status: int | None = None
     message: str = ""
+    begun: bool = True
+    cut_short: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A kind of object in one transfer syntax: what a destination may take, or not."""
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negotiated:
+    """What a destination said of some offers; of those refused, why.
+
+    `problem`: it could not be asked about all of them.
+    """
+
+    accepted: frozenset[Offer] = frozenset()
+    refused: Mapping[Offer, str] = field(default_factory=dict)
+    problem: str = ""
 
 
 ReportSent: TypeAlias = Callable[[int, Sent], None]
@@ -398,6 +428,10 @@ class DeliveryTarget(ABC, Generic[SettingsT]):
     @abstractmethod
     def probe(self) -> Sent:
         """Ask whether the destination is there (C-ECHO), without sending an object."""
+
+    def negotiate(self, offers: Sequence[Offer]) -> Negotiated:
+        """Ask what the destination takes, without sending an object; not every kind can be."""
+        return Negotiated(problem=f"{len(offers)} offers: only its answers to objects tell")
 
     @abstractmethod
     def address(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from engines.manifest import RungTable
+from node.result_profiles import FindingKind
 
 
 class _Message(BaseModel):
@@ -33,7 +34,8 @@ class JobRequest(_Message):
     """What the child needs to know of a job. Holds no patient attributes, only ids and paths.
 
     `rung` is the way to run the engine's model that was released on this node; None: its usual
-    one. `plans` is the folder where plans are kept.
+    one. `plans` is the folder where plans are kept. `objects` are the result objects that somebody
+    wants, by kind of finding; None: all that can be made.
     """
 
     engine_folder: Path
@@ -52,6 +54,7 @@ class JobRequest(_Message):
     rule_revision: int
     device: dict[str, str]
     superseded: tuple[dict[str, str], ...]
+    objects: dict[str, tuple[str, ...]] | None = None
 
 
 class ResultMessage(_Message):
@@ -69,6 +72,7 @@ class JobAnswer(_Message):
     """How a job ended in the child."""
 
     refused: bool
+    kind: FindingKind
     results: tuple[ResultMessage, ...]
     summary: dict[str, JsonValue]
     timings: dict[str, float]

@@ -253,6 +253,16 @@ class EnginesSettings(_Section):
         return ladder
 
 
+class ProfilesSettings(_Section):
+    """[profiles]: the site's own result profiles."""
+
+    folders: tuple[Path, ...] = Field(
+        (),
+        description="Folders with result profiles, beside those that ship; relative to this file's "
+        "folder. `wetread destinations profiles` lists all there are.",
+    )
+
+
 class WorkerSettings(_Section):
     """[worker]: how engines run."""
 
@@ -294,6 +304,12 @@ class DeliverySettings(_Section):
     )
     breaker_seconds: PositiveFloat = Field(
         30.0, description="First wait until a parked destination is asked again, in seconds."
+    )
+    fallback_attempts: PositiveInt = Field(
+        3,
+        description="Attempts, the last of them without an answer (the association was aborted, or "
+        "time ran out, with the object on its way), after which the next object of its profile's "
+        "set is sent too. It goes on being tried.",
     )
 
 
@@ -385,11 +401,14 @@ class Settings(_Section):
         description="One table a way in, by the listener's name; at least one.",
     )
     destinations: Mapping[DestinationName, RawTable] = Field(
-        {}, description="One table a destination; `kind` names the way out."
+        {},
+        description="One table a destination; `kind` names the way out, `profile` the result "
+        "profile: which objects it gets (`full`, where none is named).",
     )
     completion: CompletionSettings = CompletionSettings()
     rules: RulesSettings = RulesSettings()
     engines: EnginesSettings = EnginesSettings()
+    profiles: ProfilesSettings = ProfilesSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
     alerts: AlertsSettings = AlertsSettings()
@@ -499,7 +518,8 @@ def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
     engines = settings.engines.model_copy(
         update={"folders": tuple(folder / item for item in settings.engines.folders)}
     )
-    updates: dict[str, BaseModel] = {"node": node, "engines": engines}
+    profiles = ProfilesSettings(folders=tuple(folder / item for item in settings.profiles.folders))
+    updates: dict[str, BaseModel] = {"node": node, "engines": engines, "profiles": profiles}
     if settings.rules.file is not None:
         updates["rules"] = RulesSettings(file=folder / settings.rules.file)
     if settings.database.password_file is not None:

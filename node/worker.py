@@ -18,6 +18,7 @@ from node.bell import Bell
 from node.breaker import EngineBreaker
 from node.interfaces import DeviceIdentity
 from node.messages import InstanceMessage, JobAnswer, JobRequest, ResultMessage
+from node.result_profiles import ResultProfiles
 from node.sandbox import (
     Deadlines,
     Sandbox,
@@ -118,6 +119,7 @@ class Worker:
         objects: ObjectStore,
         engines: Callable[[str], InstalledEngine | None],
         breaker: EngineBreaker,
+        profiles: ResultProfiles,
         device: DeviceIdentity,
         limits: WorkerLimits,
         work: Bell | None = None,
@@ -133,6 +135,7 @@ class Worker:
         self._objects = objects
         self._engines = engines
         self._breaker = breaker
+        self._profiles = profiles
         self._device = device
         self._limits = limits
         self._sandbox = Sandbox(memory_mib=limits.memory_mib)
@@ -197,6 +200,11 @@ class Worker:
             results=results,
             summary=cast("Mapping[str, StoredJson]", answer.summary),
             timings=timings,
+            deliveries=self._profiles.deliveries(
+                answer.kind,
+                leased.job.destinations,
+                [message.writer for message in answer.results],
+            ),
         )
 
     def _call(self, leased: LeasedJob, engine: InstalledEngine, request: JobRequest) -> JobAnswer:
@@ -253,6 +261,7 @@ class Worker:
             series_created=leased.series_created_at,
             rule=job.rule,
             rule_revision=job.rule_revision,
+            objects=self._profiles.wanted(job.destinations),
             device={
                 "manufacturer": self._device.manufacturer,
                 "model": self._device.model,

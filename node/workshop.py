@@ -13,6 +13,7 @@ from node.bell import Bell
 from node.breaker import BreakerLimits, EngineBreaker
 from node.catalogue import Catalogue
 from node.clock import Clock, system_clock
+from node.doors import build_profiles
 from node.interfaces import MANUFACTURER, MODEL, DeviceIdentity
 from node.pool import WorkerPool
 from node.sandbox import Sandbox
@@ -81,6 +82,7 @@ def make_pool(
         clock=clock,
         quarantine=catalogue.quarantine,
     )
+    profiles = build_profiles(settings)
     bell = work or Bell()
     return WorkerPool(
         catalogue,
@@ -94,6 +96,7 @@ def make_pool(
                 objects=stores.objects,
                 engines=catalogue.active,
                 breaker=breaker,
+                profiles=profiles,
                 device=device_identity(settings),
                 limits=_limits(settings),
                 work=bell,

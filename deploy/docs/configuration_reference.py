@@ -24,6 +24,7 @@ from node.conditions import All, Any, Comparison, Condition, Nothing
 from node.dicomweb.settings import DicomwebSettings
 from node.interfaces import DeliveryTarget, Listener
 from node.plugins import discover
+from node.result_profiles import ObjectTable, ProfileFile
 from node.rules import Preference, Rule, SeriesSelection, Window
 from node.settings import Settings
 from node.strict_toml import nested_models
@@ -60,6 +61,12 @@ class MarkersError(Exception):
     """The file has not got both markers, in order."""
 
 
+PROFILE_TABLES: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
+    ("The file", ProfileFile),
+    ("`[objects]`", ObjectTable),
+)
+
+
 def render() -> str:
     """Return the whole reference as Markdown."""
     parts = [
@@ -78,7 +85,10 @@ def render() -> str:
     for title, model in RULE_TABLES:
         parts += [f"#### {title}", "", *_table(_rows("", model)), ""]
     parts += ["#### A group of conditions", "", *_table(_group_rows())]
-    return "\n".join(parts) + "\n"
+    parts += ["", "### A result profile", ""]
+    for title, model in PROFILE_TABLES:
+        parts += [f"#### {title}", "", *_table(_rows("", model)), ""]
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def put_into(text: str) -> str:

@@ -243,7 +243,7 @@ def delivery_act(delivery: DeliveryRecord) -> str:
     if delivery.state is DeliveryState.QUEUED and delivery.attempts > 0:
         return "None: the node tries again by itself."
     if delivery.state is DeliveryState.REPLACED:
-        return "None is needed; `wetread destinations probe` shows what the destination takes."
+        return "None: another object goes in its place. See: wetread destinations probe."
     if delivery.state is not DeliveryState.FAILED:
         return ""
     act = _of_range(_STATUS_ACTS, delivery.status) if delivery.status is not None else ""

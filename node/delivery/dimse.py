@@ -37,6 +37,8 @@ from node.delivery._store_scu import Peer, StoreAssociation
 from node.delivery._upper_layer import Context
 from node.interfaces import (
     DeliveryTarget,
+    Negotiated,
+    Offer,
     Outgoing,
     PluginSettings,
     ReportSent,
@@ -135,6 +137,32 @@ class DimseTarget(DeliveryTarget[DimseTargetSettings]):
             return Sent(verdict=SendVerdict.ACCEPTED, status=SUCCESS)
         return Sent(verdict=SendVerdict.UNREACHABLE, status=status, message="C-ECHO: refused")
 
+    def negotiate(self, offers: Sequence[Offer]) -> Negotiated:
+        """Propose each offer in a context of its own; whatever is accepted, nothing is sent."""
+        until = time.monotonic() + self._settings.total_seconds
+        answers: dict[Offer, tuple[Context, int | None]] = {}
+        always = Context(VERIFICATION, str(ImplicitVRLittleEndian))  # some reject an empty-handed
+        problem = ""
+        for start in range(0, len(offers), MOST_CONTEXTS - 1):
+            asked = offers[start : start + MOST_CONTEXTS - 1]
+            contexts = [Context(item.sop_class_uid, item.transfer_syntax_uid) for item in asked]
+            try:
+                with StoreAssociation(self._peer(), [always, *contexts], until) as association:
+                    for offer, context in zip(asked, contexts, strict=True):
+                        answers[offer] = (context, association.refusal(context))
+            except AssociationError as error:
+                problem = self._no_association(error).message
+                break
+        return Negotiated(
+            accepted=frozenset(offer for offer, (_, result) in answers.items() if result is None),
+            refused={
+                offer: _why_refused(context, result)
+                for offer, (context, result) in answers.items()
+                if result is not None
+            },
+            problem=problem,
+        )
+
     def _peer(self) -> Peer:
         settings = self._settings
         return Peer(
@@ -187,9 +215,11 @@ class DimseTarget(DeliveryTarget[DimseTargetSettings]):
         except AssociationError as error:
             if in_flight:
                 report(waiting.popleft()[0], _unanswered(error))
-            return Sent(verdict=SendVerdict.RETRY, message=f"not sent: {error}")
+            return Sent(verdict=SendVerdict.RETRY, message=f"not sent: {error}", begun=False)
         return Sent(
-            verdict=SendVerdict.RETRY, message="not sent: the association ended before this one"
+            verdict=SendVerdict.RETRY,
+            message="not sent: the association ended before this one",
+            begun=False,
         )
 
     def _no_association(self, error: AssociationError) -> Sent:
@@ -255,9 +285,10 @@ NO_CONTEXT: Final = _refused(NOT_NAMED)
 
 def _unanswered(error: AssociationError) -> Sent:
     """Judge the object that was on its way when the association ended."""
+    message = f"no answer: {error}"
     if isinstance(error, ReleasedError | OutOfTimeError):  # the destination is alive
-        return Sent(verdict=SendVerdict.RETRY, message=f"no answer: {error}")
-    return replace(judge(None), message=f"no answer: {error}")
+        return Sent(verdict=SendVerdict.RETRY, message=message, cut_short=True)
+    return replace(judge(None), message=message, cut_short=True)
 
 
 def _groups(

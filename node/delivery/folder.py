@@ -13,6 +13,8 @@ from pydantic import Field
 
 from node.interfaces import (
     DeliveryTarget,
+    Negotiated,
+    Offer,
     Outgoing,
     PluginSettings,
     ReportSent,
@@ -38,6 +40,10 @@ class FolderTarget(DeliveryTarget[FolderTargetSettings]):
 
     def __init__(self, settings: FolderTargetSettings) -> None:
         self._folder = settings.folder
+
+    def negotiate(self, offers: Sequence[Offer]) -> Negotiated:
+        """Take everything."""
+        return Negotiated(accepted=frozenset(offers))
 
     def address(self) -> str:
         """Say where results go."""

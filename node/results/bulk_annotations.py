@@ -40,6 +40,7 @@ class BulkAnnotationsWriter(ResultWriter):
     """Writes polygons in the total pixel matrix of the slide, each with its area."""
 
     name: ClassVar[str] = "bulk_annotations"
+    sop_class_uids: ClassVar[tuple[str, ...]] = ("1.2.840.10008.5.1.4.1.1.91.1",)
 
     def handles(self, outcome: Outcome) -> bool:
         """Take an analysis of a slide that outlined something."""

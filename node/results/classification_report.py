@@ -39,6 +39,7 @@ class ClassificationReportWriter(ResultWriter):
     """Writes a Comprehensive 3D SR on images as such (SR-01, SR-07, SR-08)."""
 
     name: ClassVar[str] = "classification_report"
+    sop_class_uids: ClassVar[tuple[str, ...]] = ("1.2.840.10008.5.1.4.1.1.88.34",)
 
     def handles(self, outcome: Outcome) -> bool:
         """Take an analysis of images that found something, or says what it sought."""

@@ -44,6 +44,8 @@ class MeasurementReportWriter(ResultWriter):
 
     name: ClassVar[str] = "measurement_report"
     follows: ClassVar[tuple[str, ...]] = (SEGMENTATION,)
+    needs: ClassVar[tuple[str, ...]] = (SEGMENTATION,)
+    sop_class_uids: ClassVar[tuple[str, ...]] = ("1.2.840.10008.5.1.4.1.1.88.34",)
 
     def handles(self, outcome: Outcome) -> bool:
         """Take an analysis with segments that are drawn, or one that says what it sought."""

@@ -31,6 +31,7 @@ class SegmentationWriter(ResultWriter):
     """Writes every segment that can be drawn, on the source grid (SEG-01 to SEG-08, SEG-12)."""
 
     name: ClassVar[str] = "segmentation"
+    sop_class_uids: ClassVar[tuple[str, ...]] = ("1.2.840.10008.5.1.4.1.1.66.4",)
 
     def handles(self, outcome: Outcome) -> bool:
         """Take an analysis with at least one segment that can be drawn (SEG-04)."""

@@ -57,6 +57,7 @@ class TextReportWriter(ResultWriter):
     """Writes what was analysed, by what, and what came of it (VIEW-03)."""
 
     name: ClassVar[str] = "text_report"
+    sop_class_uids: ClassVar[tuple[str, ...]] = ("1.2.840.10008.5.1.4.1.1.88.22",)
     follows: ClassVar[tuple[str, ...]] = ("segmentation", *NUMBERS)
 
     def handles(self, outcome: Outcome) -> bool:  # noqa: ARG002  # it carries every outcome

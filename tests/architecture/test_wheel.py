@@ -27,6 +27,7 @@ NEEDED: Final = (
     "engines/reference/*/model.onnx",
     "node/admin/static/*",
     "node/admin/templates/*.html",
+    "node/profiles/*.toml",
     "node/py.typed",
     "storage/migrations/script.py.mako",
     "storage/migrations/versions/0*.py",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from node.pacs import StandInPacs
+from node.pacs import HeldInstance, StandInPacs
 from storage.states import JobState
 from tests.end_to_end.packages import copy_package
 from tests.end_to_end.processes import RULES, NodeProcess, storescu
@@ -62,6 +62,15 @@ class SummaryCard(ResultWriter):
 '''
 
 
+def cards_at(pacs: StandInPacs) -> list[HeldInstance]:
+    """Return the summary cards that a PACS holds, of all its secondary captures."""
+    held = (
+        item for study in pacs.listing() for series in study.series for item in series.instances
+    )
+    captures = (item for item in held if item.sop_class_uid == SECONDARY_CAPTURE)
+    return [item for item in captures if dcmread(item.path, specific_tags=["Rows"]).Rows == 8]
+
+
 def test_second_engine_and_second_result_writer_need_only_their_own_files(tmp_path: Path) -> None:
     code = tmp_path / "code"
     for package in ("node", "engines", "storage"):
@@ -88,13 +97,7 @@ def test_second_engine_and_second_result_writer_need_only_their_own_files(tmp_pa
                 jobs = {job.engine: job.state for job in stores.jobs.list(study_id=record.id)}
             finally:
                 stores.database.close()
-        cards = [
-            instance
-            for study in pacs.listing()
-            for series in study.series
-            for instance in series.instances
-            if instance.sop_class_uid == SECONDARY_CAPTURE
-        ]
+        cards = cards_at(pacs)
     finally:
         pacs.stop()
     assert jobs == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ from typer.testing import CliRunner, Result
 from node import reception
 from node.cli import app
 from node.pacs import StandInPacs
+from node.probing import sop_classes_of_objects
 from node.settings import load_settings
 from node.stores import open_stores, prepare
 from storage.pack_folders import WriterLock
 from storage.records import Routing
+from tests.end_to_end.processes import free_port
 from tests.factories import make_ct_series
 from tests.no_device import without_a_device
+from tests.node.delivery.choosy_pacs import ChoosyPacs
 from tests.node.listeners.receiving import data_set_bytes
 from tests.node.taking_in import TakingIn
 
@@ -35,6 +39,7 @@ ae_title = "PACS"
 [rules]
 file = "rules.toml"
 """
+CLASSES = sop_classes_of_objects()
 RULES = """
 [[rules]]
 name = "ct"
@@ -109,6 +114,8 @@ def test_good_configuration_is_told_with_what_it_would_start(site: Path) -> None
         ("port = 0\n", "prt = 0\n", "listeners.dimse.prt"),
         ("[listeners.dimse]", "[listeners.door]", "listeners.door"),
         ('file = "rules.toml"', 'file = "none.toml"', "none.toml"),
+        ("port = 11113", 'profile = "osirix"', "destinations.pacs.profile"),
+        ("[rules]", '[profiles]\nfolders = ["none"]\n[rules]', "none: there is no such folder"),
     ],
 )
 def test_wrong_configuration_ends_with_status_2_and_names_the_key(
@@ -333,3 +340,61 @@ def test_export_of_what_is_not_there_says_so(site: Path, tmp_path: Path) -> None
     result = wetread(site, "export", "1.2.3", str(tmp_path / "out"))
     assert result.exit_code == 2
     assert "there is no study, series or instance 1.2.3" in result.output
+
+
+def test_result_profiles_are_listed_with_where_they_lie_and_who_has_them(site: Path) -> None:
+    output = wetread(site, "destinations", "profiles").output
+    assert "pacs-basic" in output
+    assert "segmentation > " in output
+    answer = wetread(site, "destinations", "profiles", "--json")
+    found = {item["name"]: item for item in json.loads(answer.output)}
+    assert found["full"]["destinations"] == ["pacs"]
+    assert Path(found["ohif"]["path"]).name == "ohif.toml"
+    assert found["ohif"]["sets"]["not_analysed"][0][0] == "text_report"
+
+
+def test_a_destination_is_probed_and_a_profile_proposed(site: Path) -> None:
+    """VIEW-01, VIEW-02."""
+    objects = ("secondary_capture", "text_report")
+    with ChoosyPacs([uid for name in objects for uid in CLASSES[name]]) as pacs:
+        text = CONFIGURATION.replace("11113", str(pacs.port))
+        (site / "wetread.toml").write_text(text)
+        shown = wetread(site, "destinations", "probe", "pacs")
+        answer = wetread(site, "destinations", "probe", "--json")
+        assert pacs.asked.total() == 0
+    assert (shown.exit_code, answer.exit_code) == (0, 0)
+    assert "Enhanced SR Storage" in shown.output
+    assert "(refused: segmentation" in shown.output
+    assert 'profile = "pacs-basic"' in shown.output
+    probe = json.loads(answer.output)["pacs"]
+    assert (probe["profile"], probe["proposal"]) == ("full", "pacs-basic")
+    assert probe["objects"] == sorted(objects)
+    assert probe["accepted"][CLASSES["segmentation"][0]] == []
+
+
+def test_a_destination_that_fits_its_profile_is_told_so(site: Path) -> None:
+    with ChoosyPacs([uid for uids in CLASSES.values() for uid in uids]) as pacs:
+        text = CONFIGURATION.replace("11113", str(pacs.port))
+        (site / "wetread.toml").write_text(text)
+        assert (
+            "Its profile fits: nothing that full sends"
+            in wetread(site, "destinations", "probe").output
+        )
+
+
+def test_a_destination_that_takes_nothing_or_is_not_there_ends_with_status_1(site: Path) -> None:
+    (site / "wetread.toml").write_text(CONFIGURATION.replace("11113", str(free_port())))
+    gone = wetread(site, "destinations", "probe")
+    assert gone.exit_code == 1
+    assert "Connection refused" in gone.output
+    with ChoosyPacs([]) as pacs:
+        (site / "wetread.toml").write_text(CONFIGURATION.replace("11113", str(pacs.port)))
+        silent = wetread(site, "destinations", "probe")
+    assert silent.exit_code == 1
+    assert "every result would be silent" in silent.output
+
+
+def test_a_destination_that_is_not_configured_is_named(site: Path) -> None:
+    answer = wetread(site, "destinations", "probe", "archive")
+    assert answer.exit_code == 2
+    assert "'archive' is not one of ['pacs']" in answer.output

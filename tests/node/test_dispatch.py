@@ -217,6 +217,28 @@ def test_target_that_raises_loses_nothing(bench: Bench) -> None:
     assert bench.states() == [DeliveryState.SENT, DeliveryState.QUEUED]
 
 
+def test_what_was_not_begun_because_of_another_goes_at_once(bench: Bench) -> None:
+    """One object that ends the association holds up no other; itself it waits."""
+    bench.target.answers = [
+        Sent(verdict=SendVerdict.UNREACHABLE, message="no answer", cut_short=True),
+        Sent(verdict=SendVerdict.RETRY, message="not sent", begun=False),
+        ACCEPTED,
+    ]
+    assert bench.dispatcher.empty() == 2
+    assert bench.dispatcher.empty() == 1
+    assert bench.target.calls[1] == ["2.25.2"]
+    assert bench.states() == [DeliveryState.QUEUED, DeliveryState.SENT]
+    assert [row.attempts for row in bench.rows()] == [1, 2]
+
+
+def test_where_nothing_was_begun_everything_waits(bench: Bench) -> None:
+    """A destination that ends each association before the first object is not asked at once."""
+    not_begun = Sent(verdict=SendVerdict.RETRY, message="not sent", begun=False)
+    bench.target.answers = [not_begun, not_begun]
+    assert bench.dispatcher.empty() == 2
+    assert bench.dispatcher.empty() == 0
+
+
 def test_dead_destination_is_parked_and_comes_back_after_a_probe(bench: Bench) -> None:
     for _ in range(2):
         bench.target.answers = [DOWN, DOWN]
