@@ -7,7 +7,7 @@ used that is here and gives what the reference gives (A13); why better ones are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -51,14 +51,19 @@ class Catalogue:
         threads: int,
         ladder: Sequence[RungTable] = (),
         plans: Path | None = None,
+        shadow: Collection[str] = (),
     ) -> None:
-        """Run engines by `ladder` whose package has none; keep plans in the folder `plans`."""
+        """Run engines by `ladder` whose package has none; keep plans in the folder `plans`.
+
+        Engines named in `shadow` are on trial.
+        """
         self._folders = tuple(folders)
         self._store = store
         self._sandbox = sandbox
         self._threads = threads
         self._ladder = tuple(ladder)
         self._plans = plans
+        self._shadow = frozenset(shadow)
         self._installed: dict[str, InstalledEngine] = {}
         self._active: frozenset[str] = frozenset()
 
@@ -76,13 +81,16 @@ class Catalogue:
 
         Raises:
             CatalogueError: naming the folder and what is wrong with it, or a runtime of the ladder
-                that there is not.
+                or an engine on trial that there is not.
         """
         for rung in self._ladder:
             _check_runtime(rung)
-        for engine in read_packages(self._folders):
+        engines = read_packages(self._folders)
+        if unknown := self._shadow - {engine.package.name for engine in engines}:
+            raise CatalogueError(f"engines.shadow: there is no engine {min(unknown)}")
+        for engine in engines:
             package = engine.package
-            self._installed[package.name] = engine
+            self._installed[package.name] = replace(engine, shadow=package.name in self._shadow)
             self._store.register(_record(package, EngineState.REGISTERED))
 
     def verify(self) -> None:
@@ -92,12 +100,13 @@ class Catalogue:
             self.verify_engine(name)
 
     def verify_engine(self, name: str) -> bool:
-        """Run one golden case and choose how to run the model; say whether the engine is active."""
+        """Run one golden case and choose how to run the model; say whether it may take jobs."""
         engine = self._installed[name]
         passed, reason = self._verdict(engine)
         if passed:
             passed, reason = self._choose(engine)
-        state = EngineState.ACTIVE if passed else EngineState.UNAVAILABLE
+        state = EngineState.SHADOW if engine.shadow else EngineState.ACTIVE
+        state = state if passed else EngineState.UNAVAILABLE
         self._store.set_state(name, state, reason)
         if passed:
             self._active |= {name}

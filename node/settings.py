@@ -245,6 +245,13 @@ class EnginesSettings(_Section):
         "the runtime of the package.",
     )
 
+    shadow: tuple[str, ...] = Field(
+        (),
+        description="Names of engines on trial: their jobs run, what they find is kept and shown "
+        "on the admin page, and nothing of it is sent. A job is on trial if its engine was when it "
+        "ran.",
+    )
+
     @field_validator("ladder")
     @classmethod
     def _is_readable(cls, ladder: tuple[str, ...]) -> tuple[str, ...]:

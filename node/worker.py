@@ -38,6 +38,7 @@ from storage.records import (
     JobOutcome,
     LeasedJob,
     LeaseLostError,
+    NewDelivery,
     NewResult,
     OutOfResourcesError,
     StorageError,
@@ -78,11 +79,15 @@ RETRY_POLICIES: Final[Mapping[ErrorClass, RetryPolicy]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledEngine:
-    """An engine package that may take jobs, where it lies, and how its model is run here."""
+    """An engine package that may take jobs, where it lies, and how its model is run here.
+
+    What one in `shadow`, on trial, finds is sent nowhere.
+    """
 
     package: EnginePackage
     folder: Path
     rung: RungTable | None = None
+    shadow: bool = False
 
     @property
     def deadlines(self) -> Deadlines:
@@ -195,17 +200,18 @@ class Worker:
             started = time.monotonic()
             results = tuple(self._keep(message) for message in answer.results)
         timings = {**answer.timings, "storing": round(time.monotonic() - started, 4)}
+        summary = {**answer.summary, "shadow": True} if engine.shadow else answer.summary
         return JobOutcome(
             state=JobState.REFUSED if answer.refused else JobState.SUCCEEDED,
             results=results,
-            summary=cast("Mapping[str, StoredJson]", answer.summary),
+            summary=cast("Mapping[str, StoredJson]", summary),
             timings=timings,
-            deliveries=self._profiles.deliveries(
-                answer.kind,
-                leased.job.destinations,
-                [message.writer for message in answer.results],
-            ),
+            deliveries=() if engine.shadow else self._deliveries(leased, answer),
         )
+
+    def _deliveries(self, leased: LeasedJob, answer: JobAnswer) -> tuple[NewDelivery, ...]:
+        written = [message.writer for message in answer.results]
+        return self._profiles.deliveries(answer.kind, leased.job.destinations, written)
 
     def _call(self, leased: LeasedJob, engine: InstalledEngine, request: JobRequest) -> JobAnswer:
         answer = self._sandbox.call(

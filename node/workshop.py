@@ -62,6 +62,7 @@ def make_catalogue(settings: Settings, stores: Stores) -> Catalogue:
         threads=settings.worker.threads,
         ladder=[read_rung(text) for text in settings.engines.ladder],
         plans=plans_folder(settings),
+        shadow=frozenset(settings.engines.shadow),
     )
 
 

@@ -79,6 +79,7 @@ class EngineState(StrEnum):
 
     REGISTERED = "registered"
     VERIFIED = "verified"  # its golden case passed
+    SHADOW = "shadow"  # on trial: takes jobs, and its results are sent nowhere
     ACTIVE = "active"
     UNAVAILABLE = "unavailable"  # its runtime or device is missing, with the reason
     RETIRED = "retired"

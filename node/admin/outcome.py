@@ -37,9 +37,13 @@ class Reason(_Part):
 
 
 class OutcomeView(_Part):
-    """Finding, nothing found, or not analysed and why (invariant 15)."""
+    """Finding, nothing found, or not analysed and why (invariant 15).
+
+    `shadow`: the engine was on trial, and nothing was sent.
+    """
 
     verdict: str
+    shadow: bool = False
     reason: Reason | None = None
     detail: str = ""
     limits: tuple[str, ...] = ()

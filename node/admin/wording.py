@@ -41,6 +41,7 @@ TONES: Final[Mapping[str, str]] = {
     "aborted": "warn",
     "registered": "wait",
     "verified": "wait",
+    "shadow": "busy",
     "active": "good",
     "unavailable": "bad",
     "retired": "quiet",
@@ -79,6 +80,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "engine": {
         "registered": "Known, not yet checked.",
         "verified": "Its golden case passed.",
+        "shadow": "On trial: takes jobs; its results are kept here and sent nowhere.",
         "active": "Takes jobs.",
         "unavailable": "Cannot run here.",
         "retired": "Takes no new jobs.",

@@ -322,3 +322,28 @@ def test_no_patient_data_reaches_the_log_or_a_timeline(tmp_path: Path, node: Nod
     for text in (node.log(), told, jobs):
         assert "CANARY" not in text
         assert "19010203" not in text
+
+
+def test_what_an_engine_on_trial_finds_is_kept_and_sent_nowhere(
+    tmp_path: Path, pacs: StandInPacs
+) -> None:
+    files = make_ct_series(tmp_path / "ct", slices=6, rows=64, columns=64)
+    uid = study_of(files)
+    with NodeProcess(
+        folder=tmp_path / "node",
+        pacs_port=pacs.port,
+        extra='[engines]\nshadow = ["ct-body-composition"]',
+    ) as node:
+        storescu(node.port, files)
+        node.wait_settled(uid)
+        assert engine_state(node, "ct-body-composition") is EngineState.SHADOW
+        (job,) = jobs_of(node, uid)
+        assert job.state in (JobState.SUCCEEDED, JobState.REFUSED)
+        assert job.summary["shadow"] is True
+        stores = node.stores()
+        try:
+            assert stores.jobs.results(study_id=job.study_id)
+            assert not stores.deliveries.list(study_id=job.study_id)
+        finally:
+            stores.database.close()
+    assert not results_at(pacs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class Site:
         answers.write_text(text.replace("[resources]", f"{tables}\n[resources]", 1))
         import_model(smoothing_net(self.folder / "net.onnx"), answers, self.folder / "lungs")
 
-    def catalogue(self, *ladder: RungTable) -> Catalogue:
+    def catalogue(self, *ladder: RungTable, shadow: Collection[str] = ()) -> Catalogue:
         """Return a catalogue of it that was loaded and verified."""
         made = Catalogue(
             folders=[self.folder / "lungs"],
@@ -74,6 +74,7 @@ class Site:
             threads=1,
             ladder=ladder,
             plans=self.folder / "plans",
+            shadow=shadow,
         )
         made.load()
         made.verify()
@@ -189,3 +190,21 @@ def test_the_start_states_devices_driver_and_versions(site: Site) -> None:
     assert line["gpus"] == []
     assert line["reason"].startswith("there is no NVIDIA driver on this machine")
     assert {"onnxruntime", "openvino", "tensorrt_rtx"} <= set(line["versions"])
+
+
+def test_an_engine_on_trial_takes_jobs_and_is_said_to_be_on_trial(site: Site) -> None:
+    site.engine()
+    engine = site.catalogue(shadow=[NAME]).active(NAME)
+    assert engine is not None
+    assert engine.shadow
+    assert site.row().state is EngineState.SHADOW
+    engine = site.catalogue().active(NAME)
+    assert engine is not None
+    assert not engine.shadow
+    assert site.row().state is EngineState.ACTIVE
+
+
+def test_an_engine_on_trial_that_there_is_not_is_named(site: Site) -> None:
+    site.engine()
+    with pytest.raises(CatalogueError, match=r"engines\.shadow: there is no engine lungs"):
+        site.catalogue(shadow=[NAME, "lungs"])

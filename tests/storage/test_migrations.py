@@ -69,6 +69,22 @@ def test_a_database_of_the_first_schema_is_taken_over_with_its_data_and_back(bar
     held.close()
 
 
+def test_an_engine_on_trial_takes_no_jobs_in_an_older_schema(bare_url: str) -> None:
+    migrate(bare_url)
+    held = filled(bare_url)
+    held.execute(
+        "INSERT INTO engine (name, version, digest, task, runtime, intended_use, state, reason,"
+        " golden) VALUES ('lungs', '1', 'x', 'segmentation', 'onnxruntime', 'x', 'shadow', '',"
+        " '{}')"
+    )
+    held.close()
+    downgrade(bare_url, "0003")
+    migrate(bare_url)
+    held = Holding(bare_url)
+    assert held.execute("SELECT state FROM engine WHERE name = 'lungs'") == [("verified",)]
+    held.close()
+
+
 def test_the_migrated_schema_is_that_of_the_models(held: Holding) -> None:
     engine = open_engine(held.url)
     with engine.connect() as connection:

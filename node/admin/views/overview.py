@@ -17,6 +17,8 @@ from storage.states import DeliveryState, EngineState, JobState, StudyState
 
 RECENT_ASSOCIATIONS: Final = 10
 
+TAKES_JOBS: Final = frozenset({EngineState.ACTIVE, EngineState.SHADOW})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
@@ -147,7 +149,7 @@ def _missing(
         found.append(Attention(text="no listener is configured: nothing can arrive", link="#ways"))
     if context.rules.current() is None:
         found.append(Attention(text="no rules are saved: no study can be routed", link="/rules"))
-    if not any(engine.state is EngineState.ACTIVE for engine in engines):
+    if not any(engine.state in TAKES_JOBS for engine in engines):
         found.append(Attention(text="no engine is active: no job can run", link="#engines"))
     if not destinations:
         text = "no destination is configured: no result can be sent"

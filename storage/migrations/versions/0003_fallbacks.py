@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import sqlalchemy as sa
 from alembic import op
 
+from storage.migrations.known_states import know_states
 from storage.migrations.triggers import Transitions, drop_trigger, transition_trigger
 
 revision: Final = "0003"
@@ -43,7 +43,7 @@ KNOWN: Final = f"{KNOWN_BEFORE[:-1]}, 'reserved', 'replaced', 'not_needed')"
 def upgrade() -> None:
     """Bring the schema here."""
     op.execute("ALTER TABLE delivery ADD COLUMN fallbacks JSON DEFAULT '[]' NOT NULL")
-    _know(KNOWN_BEFORE, KNOWN)
+    know_states("delivery", KNOWN_BEFORE, KNOWN)
     _allow(TRANSITIONS["delivery"])
 
 
@@ -53,7 +53,7 @@ def downgrade() -> None:
         op.execute(statement)
     op.execute("UPDATE delivery SET state = 'failed' WHERE state = 'replaced'")
     op.execute("UPDATE delivery SET state = 'superseded' WHERE state IN ('reserved', 'not_needed')")
-    _know(KNOWN, KNOWN_BEFORE)
+    know_states("delivery", KNOWN, KNOWN_BEFORE)
     for statement in transition_trigger(op.get_bind().dialect.name, "delivery", BEFORE):
         op.execute(statement)
     op.drop_column("delivery", "fallbacks")
@@ -65,30 +65,3 @@ def _allow(transitions: Transitions) -> None:
         op.execute(statement)
     for statement in transition_trigger(dialect, "delivery", transitions):
         op.execute(statement)
-
-
-def _know(before: str, after: str) -> None:
-    """Change which states the table takes.
-
-    SQLite has no statement for that. Its manual (ALTER TABLE, section 7) has this way for a change
-    that does not touch what is on the disk; a table made anew would take with it the rows that
-    refer to it.
-    """
-    if op.get_bind().dialect.name != "sqlite":
-        op.drop_constraint("ck_delivery_state_known", "delivery", type_="check")
-        op.create_check_constraint("ck_delivery_state_known", "delivery", after)
-        return
-    connection = op.get_bind()
-    version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
-    connection.exec_driver_sql("PRAGMA writable_schema = ON")
-    changed = connection.execute(
-        sa.text(
-            "UPDATE sqlite_master SET sql = replace(sql, :before, :after)"
-            " WHERE type = 'table' AND name = 'delivery' AND instr(sql, :before) > 0"
-        ),
-        {"before": before, "after": after},
-    )
-    connection.exec_driver_sql(f"PRAGMA schema_version = {int(version) + 1}")
-    connection.exec_driver_sql("PRAGMA writable_schema = OFF")
-    if changed.rowcount != 1:
-        raise RuntimeError("the table of deliveries is not the one that was made here")
