@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import Decoder, get_decoder
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import UID
 
 from engines.codestream import claimed_size
@@ -23,6 +24,8 @@ from engines.headers import PixelFormat
 from engines.refusals import Reason, SeriesRefusedError
 
 Stored: TypeAlias = npt.NDArray[np.signedinteger | np.unsignedinteger]
+Colours: TypeAlias = npt.NDArray[np.uint8]
+SAMPLES: Final = 3
 DECODE_ERRORS: Final = (*READ_ERRORS, RuntimeError)
 
 
@@ -51,6 +54,40 @@ def decoded_frames(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) 
             f"the pixel data of an image cannot be decoded ({type(error).__name__}, transfer"
             f" syntax {form.transfer_syntax_uid})",
         ) from error
+
+
+def decoded_colours(dataset: Dataset, form: PixelFormat, index: int) -> Colours:
+    """Decode one frame in colours; return RGB uint8 [row, column, sample].
+
+    Args:
+        dataset: with its pixel data; compressed or not.
+        form: what its header says of them: three samples, or a palette.
+        index: the frame wanted, from 0.
+
+    Raises:
+        SeriesRefusedError: as `decoded_frames`; no colours that can be read.
+    """
+    try:
+        decoder = _decoder(form)
+        with quiet():
+            if is_compressed(form.transfer_syntax_uid):
+                _check_claims(dataset, form)
+            found, _ = decoder.as_array(dataset, index=index)
+            if form.photometric == "PALETTE COLOR":
+                found = apply_color_lut(found, dataset)
+    except DECODE_ERRORS as error:
+        raise SeriesRefusedError(
+            Reason.PIXELS_UNREADABLE,
+            f"the pixel data of an image cannot be decoded ({type(error).__name__}, transfer"
+            f" syntax {form.transfer_syntax_uid})",
+        ) from error
+    if found.shape != (form.rows, form.columns, SAMPLES) or found.dtype.kind != "u":
+        raise SeriesRefusedError(
+            Reason.PIXEL_FORMAT, f"a frame decodes to {found.dtype} {found.shape}: no colours"
+        )
+    bits = found.dtype.itemsize * 8 if form.photometric == "PALETTE COLOR" else form.bits_stored
+    colours: Colours = (found >> max(0, bits - 8)).astype(np.uint8)
+    return colours
 
 
 def is_compressed(transfer_syntax_uid: str) -> bool:

@@ -158,7 +158,7 @@ def _frames(
     pixel_data: Extent | None,
     byte_limit: int,
 ) -> Iterator[FrameHeader]:
-    pixels = _pixel_format(attributes, transfer_syntax_uid)
+    pixels = pixel_format(attributes, transfer_syntax_uid)
     needed = pixels.rows * pixels.columns * pixels.frames * pixels.samples * 2
     if needed > byte_limit:
         raise SeriesRefusedError(
@@ -246,7 +246,12 @@ def _frame(image: _Image, places: Sequence[_Attributes], index: int | None) -> F
     )
 
 
-def _pixel_format(attributes: _Attributes, transfer_syntax_uid: str) -> PixelFormat:
+def pixel_format(attributes: _Attributes, transfer_syntax_uid: str) -> PixelFormat:
+    """Read how the pixels of an image are stored.
+
+    Raises:
+        SeriesRefusedError: there are no pixel attributes.
+    """
     names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
     values = [attributes.get(name) for name in names]
     if not all(isinstance(value, int) for value in values) or not values[0] or not values[1]:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from engines.byte_range import ByteRange
@@ -150,7 +151,15 @@ def _by_pydicom(
 ) -> Iterator[Stored]:
     """Yield the stored values [row, column] of frames of one file."""
     dataset = read_dataset(file, byte_limit=byte_limit, with_pixels=True)
-    form = headers[0].pixels
+    yield from stored_frames(dataset, headers[0].pixels, [header.index for header in headers])
+
+
+def stored_frames(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -> Iterator[Stored]:
+    """Yield the stored values [row, column] of grey frames of a data set, numbered from 0.
+
+    Raises:
+        SeriesRefusedError: not grey, no pixel data, short, damaged, or without a decoder.
+    """
     _check_format(form)
     try:
         with quiet():
@@ -161,7 +170,6 @@ def _by_pydicom(
         ) from error
     if not data:
         raise SeriesRefusedError(Reason.NO_PIXELS, "an image has no pixel data")
-    indices = [header.index for header in headers]
     if is_compressed(form.transfer_syntax_uid):
         yield from decoded_frames(dataset, form, indices)
         return

@@ -41,6 +41,7 @@ from node.messages import (
 from node.plugins import discover
 from node.result_profiles import kind_of
 from node.source_headers import read_sources
+from node.source_images import FileImages
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -244,6 +245,10 @@ def _context(job: JobRequest, package: EnginePackage, outcome: Outcome) -> Resul
         series_instance_uids=job.series_instance_uids,
         superseded=tuple(SupersededResult(**item) for item in job.superseded),
         written={},
+        images=FileImages(
+            {item.sop_instance_uid: item for item in _instances(job)},
+            byte_limit=package.manifest.resources.pixel_mib << 20,
+        ),
     )
 
 

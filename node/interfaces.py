@@ -15,10 +15,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final, Generic, TypeAlias, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from pydicom.dataset import Dataset
 
 from engines.findings import Outcome
+from engines.images import SourceFrame
 from node.expectation import Expectation
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.277203056423785426668413923478628396765"
@@ -35,6 +38,8 @@ class PluginSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
+Rgb: TypeAlias = npt.NDArray[np.uint8]
+"""A picture: [row, column, sample], red, green and blue."""
 SettingsT = TypeVar("SettingsT", bound=PluginSettings)
 
 
@@ -284,6 +289,47 @@ class SupersededResult:
     study_instance_uid: str
 
 
+class PictureError(Exception):
+    """An image cannot be shown; the message says why, in words for people."""
+
+
+class SourceImages(ABC):
+    """The images that an outcome refers to, for writers that draw on them. Read when asked for."""
+
+    @abstractmethod
+    def header(self, frame: SourceFrame) -> Dataset:
+        """Return the whole header of the instance that a frame is in, without pixel data.
+
+        What says how that frame is shown (rescale, window) stands at its top, also where it came
+        from the functional groups of an enhanced instance.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+
+    @abstractmethod
+    def shown(self, frame: SourceFrame) -> Rgb:
+        """Return a frame as a workstation first shows it: RGB uint8 [row, column, sample].
+
+        A slide is shown whole: its total pixel matrix.
+
+        Raises:
+            PictureError: it cannot be decoded, or is no image.
+        """
+
+
+class NoSourceImages(SourceImages):
+    """Where there are none: every image is refused."""
+
+    def header(self, frame: SourceFrame) -> Dataset:
+        """Refuse."""
+        raise PictureError(f"the image {frame.sop_instance_uid} is not at hand")
+
+    def shown(self, frame: SourceFrame) -> Rgb:
+        """Refuse."""
+        raise PictureError(f"the image {frame.sop_instance_uid} is not at hand")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultContext:
     """All that a writer may use. Same context, same bytes (invariant 13).
@@ -295,6 +341,7 @@ class ResultContext:
     study revision, from 1.
     `written` are the objects of the writers that ran before, by writer name.
     `series_instance_uids` are the job's series; where empty, those of the sources stand for them.
+    `images` shows the sources, pixels and whole headers, for the few that a writer draws on.
     """
 
     job_key: str
@@ -310,6 +357,7 @@ class ResultContext:
     superseded: tuple[SupersededResult, ...]
     written: Mapping[str, tuple[Dataset, ...]]
     series_instance_uids: tuple[str, ...] = ()
+    images: SourceImages = field(default_factory=NoSourceImages)
 
 
 class ResultWriter(ABC):

@@ -10,10 +10,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from engines.headers import read_headers
-from engines.presentation import Picture, presented
+from engines.presentation import Picture, displayed, presented
 from engines.refusals import SeriesRefusedError
-from tests.factories import instance_files
+from tests.factories import instance_files, make_enhanced_ct
 from tests.radiographs import make_radiograph
+from tests.slides import make_slide
 
 LIMIT = 1 << 26
 RAMP = np.linspace(0, 4095, 240).round()
@@ -97,3 +98,110 @@ def test_what_cannot_be_shown_is_refused(keyword: str, value: str | int, tmp_pat
 
     with pytest.raises(SeriesRefusedError):
         shown(tmp_path, spoiled)
+
+
+def displayed_file(
+    path: Path, frame: int | None = None, *, byte_limit: int = LIMIT
+) -> npt.NDArray[np.uint8]:
+    (file,) = instance_files([path])
+    return displayed(file, frame, byte_limit=byte_limit)
+
+
+def test_a_radiograph_is_displayed_in_grey_as_an_engine_is_shown_it(tmp_path: Path) -> None:
+    found = displayed_file(make_radiograph(tmp_path / "image.dcm"))
+    wanted = shown(tmp_path / "again")
+    assert found.shape == (256, 240, 3)
+    assert np.abs(found - wanted[..., np.newaxis]).max() <= 0.5
+
+
+def test_monochrome1_is_displayed_in_display_polarity(tmp_path: Path) -> None:
+    """PIX-01."""
+
+    def inverted(dataset: Dataset) -> None:
+        dataset.PhotometricInterpretation = "MONOCHROME1"
+
+    found = displayed_file(make_radiograph(tmp_path / "image.dcm", modify=inverted))
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[0, -1].tolist() == [0, 0, 0]
+
+
+def test_a_frame_of_an_enhanced_image_is_displayed_by_its_own_groups(tmp_path: Path) -> None:
+    def windowed_by_frame(dataset: Dataset, _: int) -> None:
+        for number, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+            window = Dataset()
+            window.WindowCenter, window.WindowWidth = 40, 400 if number else 4000
+            groups.FrameVOILUTSequence = [window]
+
+    path = make_enhanced_ct(
+        tmp_path / "enhanced.dcm", slices=2, rows=32, columns=32, modify=windowed_by_frame
+    )
+    wide, narrow = displayed_file(path, 1), displayed_file(path, 2)
+    assert 55 < wide[0, 0, 0] < 70  # air at -1000 HU, black at -1960
+    assert narrow[0, 0, 0] == 0
+
+
+def test_a_window_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    def without_width(dataset: Dataset) -> None:
+        dataset.WindowWidth = 0
+
+    found = displayed_file(make_radiograph(tmp_path / "image.dcm", modify=without_width))
+    assert found[0, 0, 0] == 0
+    assert found[0, -1, 0] == 255
+
+
+def colour_cine(dataset: Dataset) -> None:
+    """Three frames of one colour each, as ultrasound sends them (PIX-06, PIX-09)."""
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "RGB"
+    dataset.PlanarConfiguration, dataset.NumberOfFrames = 0, 3
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    pixels = np.zeros((3, dataset.Rows, dataset.Columns, 3), np.uint8)
+    for index in range(3):
+        pixels[index, ..., index] = 200
+    dataset.PixelData = pixels.tobytes()
+
+
+def test_a_frame_of_a_colour_cine_keeps_its_colours(tmp_path: Path) -> None:
+    path = make_radiograph(tmp_path / "cine.dcm", modify=colour_cine)
+    for number in (1, 2, 3):
+        found = displayed_file(path, number)
+        wanted = [0, 0, 0]
+        wanted[number - 1] = 200
+        assert found.shape == (256, 240, 3)
+        assert (found == wanted).all()
+
+
+def test_palette_colours_are_looked_up(tmp_path: Path) -> None:
+    def palette(dataset: Dataset) -> None:
+        dataset.PhotometricInterpretation = "PALETTE COLOR"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+        for element, top in ((1, 65280), (2, 0), (3, 32768)):
+            dataset.add_new((0x0028, 0x1100 + element), "US", [256, 0, 16])
+            table = np.linspace(0, top, 256).astype("<u2").tobytes()
+            dataset.add_new((0x0028, 0x1200 + element), "OW", table)
+        dataset.PixelData = bytes([255]) * (dataset.Rows * dataset.Columns)
+
+    found = displayed_file(make_radiograph(tmp_path / "image.dcm", modify=palette))
+    assert (found == [255, 0, 128]).all()
+
+
+def test_a_slide_is_displayed_whole(tmp_path: Path) -> None:
+    found = displayed_file(make_slide(tmp_path / "slide.dcm"))
+    assert found.shape == (100, 130, 3)
+    assert found[50, 60].tolist() != found[0, 0].tolist()
+
+
+def test_a_frame_that_is_not_there_or_too_large_is_not_displayed(tmp_path: Path) -> None:
+    path = make_radiograph(tmp_path / "cine.dcm", modify=colour_cine)
+    with pytest.raises(SeriesRefusedError, match="no frame 4"):
+        displayed_file(path, 4)
+    with pytest.raises(SeriesRefusedError, match="TOO_LARGE"):
+        displayed_file(path, 1, byte_limit=1 << 18)
+
+
+def test_damaged_pixels_are_not_displayed(tmp_path: Path) -> None:
+    def short(dataset: Dataset) -> None:
+        colour_cine(dataset)
+        dataset.PixelData = dataset.PixelData[:1000]
+
+    with pytest.raises(SeriesRefusedError, match="PIXELS_DAMAGED"):
+        displayed_file(make_radiograph(tmp_path / "cine.dcm", modify=short), 3)

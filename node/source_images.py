@@ -1,0 +1,48 @@
+"""Images that results are drawn on, read from files. Sandbox only: this parses untrusted bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydicom.dataset import Dataset
+
+from engines.datasets import READ_ERRORS, kind_of, quiet, read_dataset
+from engines.images import InstanceFile, SourceFrame
+from engines.presentation import displayed, frame_attributes
+from engines.refusals import SeriesRefusedError
+from node.interfaces import PictureError, Rgb, SourceImages
+
+
+class FileImages(SourceImages):
+    """Images of a job's instances, within so many bytes of memory each."""
+
+    def __init__(self, files: Mapping[str, InstanceFile], *, byte_limit: int) -> None:
+        """Keep where the instances are, by SOP Instance UID; read nothing yet."""
+        self._files = files
+        self._byte_limit = byte_limit
+
+    def header(self, frame: SourceFrame) -> Dataset:
+        """Parse the file up to its pixels."""
+        try:
+            with quiet():
+                dataset = read_dataset(
+                    self._file(frame), byte_limit=self._byte_limit, with_pixels=False
+                )
+                return frame_attributes(dataset, frame.frame)
+        except SeriesRefusedError as refused:
+            raise PictureError(refused.detail) from refused
+        except READ_ERRORS as error:
+            raise PictureError(f"an image has no readable header ({kind_of(error)})") from error
+
+    def shown(self, frame: SourceFrame) -> Rgb:
+        """Decode one frame."""
+        try:
+            return displayed(self._file(frame), frame.frame, byte_limit=self._byte_limit)
+        except SeriesRefusedError as refused:
+            raise PictureError(refused.detail) from refused
+
+    def _file(self, frame: SourceFrame) -> InstanceFile:
+        file = self._files.get(frame.sop_instance_uid)
+        if file is None:
+            raise PictureError("an image is not among those of the job")
+        return file
