@@ -21,8 +21,13 @@ from engines.slides import read_slide
 Picture = npt.NDArray[np.float32]
 TOP = 255.0
 GREY: Final = ("MONOCHROME1", "MONOCHROME2")
-FRAME_GROUPS: Final = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
-"""Functional groups that say how a frame is shown (PS3.3 C.7.6.16.2.9, C.7.6.16.2.10)."""
+FRAME_GROUPS: Final = (
+    "PixelMeasuresSequence",
+    "PlaneOrientationSequence",
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+)
+"""Functional groups that say how a frame is shown (PS3.3 C.7.6.16.2)."""
 VOI: Final = ("VOILUTSequence", "WindowCenter", "WindowWidth")
 PIXEL_DATA: Final = 0x7FE00010
 

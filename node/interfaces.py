@@ -300,8 +300,9 @@ class SourceImages(ABC):
     def header(self, frame: SourceFrame) -> Dataset:
         """Return the whole header of the instance that a frame is in, without pixel data.
 
-        What says how that frame is shown (rescale, window) stands at its top, also where it came
-        from the functional groups of an enhanced instance.
+        What says how that frame is shown (pixel spacing, orientation, rescale, window) stands at
+        its top, also where it came from the functional groups of an enhanced instance. It is shared
+        by all who ask, and not to be changed.
 
         Raises:
             PictureError: it cannot be read.

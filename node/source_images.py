@@ -20,15 +20,13 @@ class FileImages(SourceImages):
         """Keep where the instances are, by SOP Instance UID; read nothing yet."""
         self._files = files
         self._byte_limit = byte_limit
+        self._headers: dict[str, Dataset] = {}
 
     def header(self, frame: SourceFrame) -> Dataset:
-        """Parse the file up to its pixels."""
+        """Parse the file up to its pixels, once."""
         try:
             with quiet():
-                dataset = read_dataset(
-                    self._file(frame), byte_limit=self._byte_limit, with_pixels=False
-                )
-                return frame_attributes(dataset, frame.frame)
+                return frame_attributes(self._header(frame), frame.frame)
         except SeriesRefusedError as refused:
             raise PictureError(refused.detail) from refused
         except READ_ERRORS as error:
@@ -40,6 +38,14 @@ class FileImages(SourceImages):
             return displayed(self._file(frame), frame.frame, byte_limit=self._byte_limit)
         except SeriesRefusedError as refused:
             raise PictureError(refused.detail) from refused
+
+    def _header(self, frame: SourceFrame) -> Dataset:
+        found = self._headers.get(frame.sop_instance_uid)
+        if found is None:
+            file = self._file(frame)
+            found = read_dataset(file, byte_limit=self._byte_limit, with_pixels=False)
+            self._headers[frame.sop_instance_uid] = found
+        return found
 
     def _file(self, frame: SourceFrame) -> InstanceFile:
         file = self._files.get(frame.sop_instance_uid)

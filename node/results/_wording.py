@@ -95,7 +95,7 @@ def _classification(
     finding: Classification, analysis: ImageAnalysis, context: ResultContext
 ) -> str:
     values = [_value(item, analysis, context) for item in finding.measurements]
-    image = _image(finding.image, analysis, context)
+    image = image_name(finding.image, analysis, context)
     return _sentence(f"{finding.label} on {image}: {'; '.join(values) or 'found'}.")
 
 
@@ -105,7 +105,7 @@ def _value(
     text = _number(measurement)
     if measurement.slice_index is None:
         return text
-    return f"{text} on {_image(measurement.slice_index, analysis, context)}"
+    return f"{text} on {image_name(measurement.slice_index, analysis, context)}"
 
 
 def _outlines(finding: Outlines) -> str:
@@ -120,7 +120,9 @@ def _number(measurement: Measurement) -> str:
     return f"{derivation}{measurement.name.meaning} {number(measurement.value)}{unit}"
 
 
-def _image(index: int, analysis: Analysis | ImageAnalysis, context: ResultContext) -> str:
+def image_name(
+    index: int, analysis: Analysis | ImageAnalysis | SlideAnalysis, context: ResultContext
+) -> str:
     """Name a slice as the workstation does: by instance number, and by frame where it has any."""
     frame = analysis.sources[index]
     name = header_text(source_of(headers_by_uid(context), frame), "InstanceNumber", 12)

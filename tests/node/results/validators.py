@@ -43,7 +43,8 @@ SR_WARNINGS: Final = {
     ),
 }
 SR_PROGRESS: Final = re.compile(
-    r"Found (Comprehensive3DSR|EnhancedSR) IOD|Found Root Template TID_(1500|2000) .*"
+    r"Found (Comprehensive3DSR|EnhancedSR|KeyObjectSelectionDocument) IOD"
+    r"|Found Root Template TID_(1500|2000|2010) .*"
     r"|Root Template Validation Complete|IOD validation complete"
 )
 DCENTVFY_ACCEPTED: Final = {
@@ -52,6 +53,12 @@ DCENTVFY_ACCEPTED: Final = {
 DSRDUMP_ACCEPTED: Final = {
     "VAL-13": re.compile(r"W: The VR checker does not support this Specific Character Set.*"),
 }
+LATERALITY_UNKNOWN: Final = "only permitted to be empty when actually unknown"
+"""VAL-01: of a source that names no body part it is unknown."""
+DCMPSCHK_ACCEPTED: Final = {
+    "ContributionDateTime": "its pattern for DT knows no fraction together with an offset",
+}
+DCMPSCHK_ATTRIBUTE: Final = re.compile(r"Affected attribute: (\w+) ")
 
 
 def dciodvfy(path: Path) -> list[str]:
@@ -88,6 +95,15 @@ def dsrdump(path: Path) -> tuple[str, list[str]]:
         ["dsrdump", "+Pl", "+U8", str(path)], capture_output=True, text=True, check=False
     )
     return done.stdout, _not_accepted(done.stderr.splitlines(), tuple(DSRDUMP_ACCEPTED.values()))
+
+
+def dcmpschk(path: Path) -> list[str]:
+    """Check a presentation state (DCMTK); return the attributes that are not accepted."""
+    said = _run(["dcmpschk", str(path)])
+    faults = DCMPSCHK_ATTRIBUTE.findall(said)
+    if "Test passed." not in said and len(faults) != said.count("E: Error: "):
+        return [said]
+    return [keyword for keyword in faults if keyword not in DCMPSCHK_ACCEPTED]
 
 
 def _not_accepted(lines: Sequence[str], accepted: Sequence[re.Pattern[str]]) -> list[str]:
