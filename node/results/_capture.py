@@ -127,13 +127,17 @@ class Plan:
 
     def _words(self) -> Sequence[str]:
         """Say all of it in words: the result, its limits, engine, version, digest, when."""
-        context, outcome = self._context, self._context.outcome
-        if isinstance(outcome, Refusal):
-            told = wording.reason(outcome)
-        else:
-            told = wording.findings(outcome, context)
-        procedure = wording.procedure(context)
-        return [*wording.summary(context), *told, *procedure, when(context), *self._notes]
+        return [*told(self._context), *self._notes]
+
+
+def told(context: ResultContext) -> list[str]:
+    """Word a result in full: which of the three it is, its values, its limits, by what and when."""
+    outcome = context.outcome
+    if isinstance(outcome, Refusal):
+        found = wording.reason(outcome)
+    else:
+        found = wording.findings(outcome, context)
+    return [*wording.summary(context), *found, *wording.procedure(context), when(context)]
 
 
 class Plans:

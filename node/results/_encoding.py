@@ -33,7 +33,7 @@ from node.results._sources import cleaned, copy_patient_and_study, header_text
 from node.results._text import LONG_STRING, SHORT_STRING, clean
 
 UNVERIFIED: Final = " (unverified)"
-DOCUMENT_MODALITIES: Final = ("SR", "KO")
+DOCUMENT_MODALITIES: Final = ("SR", "KO", "DOC")
 PAIRED: Final = ("L", "R")
 """Laterality of a paired body part; absent, not empty, for others (PS3.3 C.7.3.1)."""
 PRIVATE_SCHEME: Final = "99"

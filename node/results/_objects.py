@@ -49,6 +49,8 @@ def complete_object(dataset: Dataset, context: ResultContext, place: encoding.Pl
     C.7.3.1, VAL-01).
     """
     encoding.complete(dataset, context, place)
+    if dataset.Modality in encoding.DOCUMENT_MODALITIES:
+        return
     if "BodyPartExamined" not in dataset and "Laterality" not in dataset:
         dataset.Laterality = ""
 
