@@ -8,11 +8,11 @@ exactly: holes have contours too, and what is inside an odd number of them is th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Points: TypeAlias = npt.NDArray[np.float64]
@@ -39,13 +39,14 @@ def mask_of(contours: Iterable[Points], shape: tuple[int, int]) -> Mask:
     Contours may be closed or not, and open pieces of one contour do as well as the whole.
     """
     rows, columns = shape
-    crossings = np.zeros((rows + 1, columns + 1), np.int32)
+    changes = np.zeros((rows + 1, columns + 1), np.int32)
     for contour in contours:
         corners = np.rint(contour).astype(np.int64)
-        for (x, start), (other, end) in pairwise(corners):
-            if x == other and start != end:
-                low, high = min(start, end), max(start, end)
-                crossings[low:high, x] += 1
+        column, start, end = corners[:-1, 0], corners[:-1, 1], corners[1:, 1]
+        down = (column == corners[1:, 0]) & (start != end)
+        np.add.at(changes, (np.minimum(start, end)[down], column[down]), 1)
+        np.add.at(changes, (np.maximum(start, end)[down], column[down]), -1)
+    crossings = np.cumsum(changes, axis=0)
     inside: Mask = (np.cumsum(crossings, axis=1) % 2 == 1)[:rows, :columns]
     return inside
 
@@ -99,3 +100,53 @@ def _rings(beside: Sequence[int], above: Sequence[int]) -> list[list[int]]:
             corner = above[other]
         rings.append(ring)
     return rings
+
+
+def filled_contours_of(mask: Mask) -> list[Points]:
+    """Return a contour for each component, which goes around its holes too, by way of keyholes.
+
+    As `contours_of`, for what knows no holes: a channel without width leads to each of them and
+    back (PS3.3 C.8.8.6.3).
+    """
+    components, _ = ndimage.label(mask)
+    outer: dict[int, Points] = {}
+    holes: list[tuple[int, Points]] = []
+    for contour in contours_of(mask):
+        first = np.lexsort((contour[:, 0], contour[:, 1]))[0]
+        column, row = contour[first].astype(np.int64)
+        if mask[row, column]:  # inside, for it turns to the right and down there
+            outer[int(components[row, column])] = _turning(contour, 1)
+        else:
+            holes.append((int(components[row - 1, column]), _turning(contour, -1)))
+    for component, hole in holes:
+        outer[component] = _keyholed(outer[component], hole)
+    return list(outer.values())
+
+
+def _turning(contour: Points, way: int) -> Points:
+    """Return the contour gone around clockwise (1) or the other way (-1)."""
+    area = np.dot(contour[1::2, 0] - contour[::2, 0], contour[::2, 1])
+    return contour if area * way < 0 else contour[::-1]
+
+
+def _keyholed(contour: Points, hole: Points) -> Points:
+    """Lead a contour around a hole, from its corner that is next to the hole's first, and back.
+
+    The hole is gone around the other way: what is within it does not count as filled.
+    """
+    near = int(np.argmin(((contour - hole[0]) ** 2).sum(axis=1)))
+    return np.concatenate([contour[: near + 1], hole, hole[:1], contour[near:]])
+
+
+def without_specks(mask: Mask, least: float) -> Mask:
+    """Return a mask without components and holes of fewer pixels, but for the largest of each."""
+    kept = _kept(mask, least)
+    return ~_kept(~kept, least)
+
+
+def _kept(mask: Mask, least: float) -> Mask:
+    components, _ = ndimage.label(mask)
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    large: Mask = (sizes >= min(least, sizes.max()))[components] & mask
+    return large

@@ -20,9 +20,13 @@ PENDING: Final = "AI - PRELIMINARY - UNVERIFIED"
 
 
 def new_object(
-    context: ResultContext, place: encoding.Place, sop_class_uid: str, modality: str
+    context: ResultContext,
+    place: encoding.Place,
+    sop_class_uid: str,
+    modality: str,
+    transfer_syntax_uid: str = ExplicitVRLittleEndian,
 ) -> Dataset:
-    """Make an object with study, series, equipment and SOP Common, in Explicit VR Little Endian.
+    """Make an object with study, series, equipment and SOP Common.
 
     Its writer fills the rest in and calls `complete_object` in the end.
     """
@@ -32,7 +36,7 @@ def new_object(
         study_instance_uid=context.sources[0].StudyInstanceUID,
         sop_class_uid=sop_class_uid,
         modality=modality,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=transfer_syntax_uid,
         **arguments,  # type: ignore[arg-type]  # a typed dictionary less one of its keys
     )
     dataset = Dataset()

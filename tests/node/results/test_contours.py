@@ -5,9 +5,16 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import ndimage
 
 from engines.outlining import area_of, outline_of
-from node.results._contours import Points, contours_of, mask_of
+from node.results._contours import (
+    Points,
+    contours_of,
+    filled_contours_of,
+    mask_of,
+    without_specks,
+)
 
 MASKS = arrays.arrays(
     np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.booleans()
@@ -60,3 +67,32 @@ def test_pixels_that_touch_at_a_corner_have_contours_of_their_own() -> None:
 
 def test_an_empty_mask_has_none() -> None:
     assert contours_of(np.zeros((3, 4), np.bool_)) == []
+
+
+@given(MASKS)
+def test_contours_around_holes_give_the_mask_back(mask: npt.NDArray[np.bool_]) -> None:
+    contours = filled_contours_of(mask)
+    assert (mask_of(closed(contours), (mask.shape[0], mask.shape[1])) == mask).all()
+    assert len(contours) == ndimage.label(mask)[1]
+    assert sum(signed_area(contour) for contour in contours) == mask.sum()
+
+
+def signed_area(contour: Points) -> float:
+    x, y = contour[:, 0], contour[:, 1]
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def test_specks_and_pinholes_go_and_the_largest_component_stays() -> None:
+    mask = np.zeros((12, 12), np.bool_)
+    mask[1:6, 1:6] = True
+    mask[3, 3] = False
+    mask[10, 10] = True
+    cleaned = without_specks(mask, 4)
+    assert cleaned[3, 3]
+    assert not cleaned[10, 10]
+    assert cleaned.sum() == 25
+    alone = np.zeros((4, 4), np.bool_)
+    alone[1, 1] = True
+    assert np.array_equal(without_specks(alone, 4), alone)
+    assert not without_specks(np.zeros((4, 4), np.bool_), 4).any()
+    assert without_specks(np.ones((4, 4), np.bool_), 4).all()
