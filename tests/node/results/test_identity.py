@@ -129,7 +129,13 @@ def test_a_finding_is_tracked_over_re_runs_and_engine_versions(headers: Headers)
 
 def test_each_public_file_is_one_writer() -> None:
     writers = discover(node.results, ResultWriter)  # type: ignore[type-abstract]  # plugin base
-    assert sorted(writers) == [
+    files = Path(node.results.__path__[0]).glob("[!_]*.py")
+    assert sorted(writers) == sorted(file.stem for file in files)
+
+
+def test_pictures_and_documents_are_made_only_where_they_are_asked_for() -> None:
+    writers = discover(node.results, ResultWriter)  # type: ignore[type-abstract]  # plugin base
+    assert sorted(name for name, writer in writers.items() if writer.by_default) == [
         "bulk_annotations",
         "classification_report",
         "label_map",

@@ -13,12 +13,11 @@ from pydicom.uid import (
     GrayscaleSoftcopyPresentationStateStorage,
 )
 
-from engines.findings import Analysis, Segment
 from node.interfaces import NoSourceImages, ResultContext, ResultError
 from node.results.presentation_state import PresentationStateWriter
 from node.results.segmentation import SegmentationWriter
 from tests.node.results.awkward import AWKWARD, awkward_series
-from tests.node.results.building import analysis, context, nothing_found, refusal, series
+from tests.node.results.building import analysis, context, nothing_found, refusal, segment, series
 from tests.node.results.pictured import (
     SOURCES,
     again,
@@ -292,14 +291,15 @@ def test_without_images_nothing_is_drawn_by_guess(tmp_path: Path) -> None:
 
 
 def test_an_outline_longer_than_a_value_may_be_is_drawn_in_pieces(tmp_path: Path) -> None:
-    headers = series(tmp_path / "source", rows=130, columns=140, slices=2)
-    comb = np.zeros((2, 130, 140), np.bool_)
-    comb[0, :, ::2] = True
-    comb[0, 64] = True
-    outcome = analysis(headers)
-    found = replace(outcome.findings[0], labels=comb.view(np.uint8))
-    assert isinstance(found, Segment)
-    one = with_images(context(headers, replace(outcome, findings=(found,))), tmp_path / "source")
-    assert isinstance(one.outcome, Analysis)
-    (item,) = only(one, tmp_path).GraphicAnnotationSequence
-    assert len(item.GraphicObjectSequence) >= 1
+    headers = series(tmp_path / "source", rows=300, columns=300, slices=2)
+    comb = np.zeros((2, 300, 300), np.bool_)
+    comb[0, 4:296:8] = True
+    for column in range(4, 290, 4):
+        comb[0, 5:296:8, column] = True
+    comb[0, :, 100] = True
+    found = replace(analysis(headers), findings=(segment("one", comb),))
+    made = with_images(context(headers, found), tmp_path / "source")
+    (item,) = only(made, tmp_path).GraphicAnnotationSequence
+    counts = [int(shape.NumberOfGraphicPoints) for shape in item.GraphicObjectSequence]
+    assert len(counts) > 1
+    assert max(counts) * 2 * 4 < 1 << 16
