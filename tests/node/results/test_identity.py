@@ -138,7 +138,6 @@ def test_pictures_and_documents_are_made_only_where_they_are_asked_for() -> None
     assert sorted(name for name, writer in writers.items() if writer.by_default) == [
         "bulk_annotations",
         "classification_report",
-        "label_map",
         "measurement_report",
         "segmentation",
         "text_report",
