@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from dataclasses import InitVar, dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,18 +38,15 @@ class Measurement:
     slice_index: int | None = None
 
 
-NOT_COUNTED: Final[npt.NDArray[np.int64]] = np.zeros(0, np.int64)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """A region on the source grid with what was measured in it.
 
     It is where `labels`, uint8 [slice, row, column] on the analysis's grid, voxel for voxel, are
     `value`: the segments of an analysis share one array, and no mask of each has to be kept.
-    `by_slice` counts its voxels on each slice; where it is not handed in, they are counted.
-    `key` is stable over re-runs of an engine: tracking identifiers are made from it. `colour` is
-    sRGB, 0-255.
+    `by_slice` counts its voxels on each slice: as `counted`, where that is handed in. `key` is
+    stable over re-runs of an engine: tracking identifiers are made from it. `colour` is sRGB,
+    0-255.
     """
 
     key: str
@@ -62,10 +59,12 @@ class Segment:
     labels: LabelArray
     value: int = 1
     measurements: tuple[Measurement, ...] = ()
-    by_slice: npt.NDArray[np.int64] = field(default_factory=lambda: NOT_COUNTED)
+    counted: InitVar[npt.NDArray[np.int64] | None] = None
+    by_slice: npt.NDArray[np.int64] = field(init=False)
 
-    def __post_init__(self) -> None:
-        if self.by_slice is not NOT_COUNTED:
+    def __post_init__(self, counted: npt.NDArray[np.int64] | None) -> None:
+        if counted is not None:
+            object.__setattr__(self, "by_slice", counted)
             return
         counts = [np.count_nonzero(plane == self.value) for plane in self.labels]
         object.__setattr__(self, "by_slice", np.array(counts, np.int64))

@@ -19,7 +19,7 @@ from engines.findings import Analysis, ImageAnalysis, Outcome, Refusal
 from node.strict_toml import TableError, check_table, read_toml
 from storage.records import NewDelivery
 
-DEFAULT: Final = "full"
+DEFAULT: Final = "standard"
 """The profile of a destination that names none."""
 OTHERS: Final = "*"
 """In a set: every other installed object, but those that are sent only where they are named."""
@@ -35,7 +35,7 @@ PLANNED: Final[Mapping[str, tuple[str, ...]]] = {
     "key_object": ("1.2.840.10008.5.1.4.1.1.88.59",),
     "label_map": ("1.2.840.10008.5.1.4.1.1.66.7",),
     "parametric_map": ("1.2.840.10008.5.1.4.1.1.30",),
-    "structure_set": ("1.2.840.10008.5.1.4.1.1.481.3",),
+    "rt_structure_set": ("1.2.840.10008.5.1.4.1.1.481.3",),
     "encapsulated_pdf": ("1.2.840.10008.5.1.4.1.1.104.1",),
     "mammography_cad_report": ("1.2.840.10008.5.1.4.1.1.88.50",),
     "chest_cad_report": ("1.2.840.10008.5.1.4.1.1.88.65",),

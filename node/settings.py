@@ -410,7 +410,7 @@ class Settings(_Section):
     destinations: Mapping[DestinationName, RawTable] = Field(
         {},
         description="One table a destination; `kind` names the way out, `profile` the result "
-        "profile: which objects it gets (`full`, where none is named).",
+        "profile: which objects it gets (`standard`, where none is named).",
     )
     completion: CompletionSettings = CompletionSettings()
     rules: RulesSettings = RulesSettings()

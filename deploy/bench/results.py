@@ -96,7 +96,7 @@ def outcome_of(headers: tuple[Dataset, ...], labels: Labels, segments: int) -> A
             Segment(
                 key=f"segment-{value}", label=f"Segment {value}", category=STRUCTURE, type=LUNG,
                 colour=(200, value, 50), labels=labels, value=value,
-                by_slice=counted[value].by_slice,
+                counted=counted[value].by_slice,
             )
             for value in range(1, segments + 1)
         ),

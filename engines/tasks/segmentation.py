@@ -352,7 +352,7 @@ def _segments(
             colour=segment.colour,
             labels=labels,
             value=segment.value,
-            by_slice=found.by_slice,
+            counted=found.by_slice,
             measurements=tuple(measure(volume, found, slice_index)),
         )
 

@@ -17,7 +17,7 @@ from tests.end_to_end.processes import NodeProcess, storescu
 from tests.factories import make_ct_series
 from tests.node.delivery.choosy_pacs import Answer, ChoosyPacs
 
-SHIPPED: Final = ("air", "full", "mg-cad", "ohif", "pacs-basic", "slicer", "weasis")
+SHIPPED: Final = ("air", "full", "mg-cad", "ohif", "pacs-basic", "slicer", "standard", "weasis")
 REFUSALS: Final[tuple[Answer, ...]] = (0x0122, 0xA900, 0xC000)
 Made: TypeAlias = tuple[ChoosyPacs, FallbackBench]
 Make: TypeAlias = Callable[..., Made]

@@ -348,7 +348,7 @@ def test_result_profiles_are_listed_with_where_they_lie_and_who_has_them(site: P
     assert "segmentation > " in output
     answer = wetread(site, "destinations", "profiles", "--json")
     found = {item["name"]: item for item in json.loads(answer.output)}
-    assert found["full"]["destinations"] == ["pacs"]
+    assert found["standard"]["destinations"] == ["pacs"]
     assert Path(found["ohif"]["path"]).name == "ohif.toml"
     assert found["ohif"]["sets"]["not_analysed"][0][0] == "text_report"
 
@@ -367,7 +367,7 @@ def test_a_destination_is_probed_and_a_profile_proposed(site: Path) -> None:
     assert "(refused: segmentation" in shown.output
     assert 'profile = "pacs-basic"' in shown.output
     probe = json.loads(answer.output)["pacs"]
-    assert (probe["profile"], probe["proposal"]) == ("full", "pacs-basic")
+    assert (probe["profile"], probe["proposal"]) == ("standard", "pacs-basic")
     assert probe["objects"] == sorted(objects)
     assert probe["accepted"][CLASSES["segmentation"][0]] == []
 
@@ -377,7 +377,7 @@ def test_a_destination_that_fits_its_profile_is_told_so(site: Path) -> None:
         text = CONFIGURATION.replace("11113", str(pacs.port))
         (site / "wetread.toml").write_text(text)
         assert (
-            "Its profile fits: nothing that full sends"
+            "Its profile fits: nothing that standard sends"
             in wetread(site, "destinations", "probe").output
         )
 

@@ -87,6 +87,7 @@ def test_what_is_refused_is_told_with_the_reason(profiles: dict[str, Profile]) -
         (("secondary_capture", "presentation_state", "text_report"), "pacs-basic"),
         (("mammography_cad_report", "secondary_capture", "presentation_state"), "mg-cad"),
         (("segmentation", "measurement_report", "key_object", "text_report"), "air"),
+        (("segmentation", "measurement_report", "text_report"), "standard"),
         (tuple(CLASSES), "full"),
         (("text_report",), None),
         ((), None),

@@ -27,7 +27,7 @@ from node.result_profiles import (
 from node.settings import load_settings
 from storage.records import NewDelivery
 
-SHIPPED: Final = ("air", "full", "mg-cad", "ohif", "pacs-basic", "slicer", "weasis")
+SHIPPED: Final = ("air", "full", "mg-cad", "ohif", "pacs-basic", "slicer", "standard", "weasis")
 INSTALLED: Final = frozenset({"segmentation", "measurement_report", CARRIES_EVERYTHING})
 SOUND: Final = """
 description = "A site's own."

@@ -47,8 +47,7 @@ def labelled(headers: Headers) -> Analysis:
     labels = np.zeros(outcome.grid.shape, np.uint8)
     labels[first.mask], labels[second.mask] = 7, 3
     findings = tuple(
-        replace(item, labels=labels, value=value, by_slice=(labels == value).sum(axis=(1, 2)))
-        for item, value in ((first, 7), (second, 3))
+        replace(item, labels=labels, value=value) for item, value in ((first, 7), (second, 3))
     )
     return replace(outcome, findings=findings)
 
