@@ -1,4 +1,4 @@
-"""Engine packages that tests make from the shipped one: renamed, or with a model that hangs."""
+"""Engine packages that tests make from the shipped one: renamed, hanging or greedy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from engines.package import find_packages, load_package, shipped_folder
 
 FOR_EVER = 1 << 60
+MORE_THAN_THERE_IS = 1 << 44
 
 
 def shipped_package(name: str) -> Path:
@@ -46,6 +47,25 @@ def make_it_hang(package: Path, *, above: float) -> None:
 
     The golden case stays below the limit, so the engine becomes active all the same.
     """
+    loop = helper.make_node(
+        "Loop", ["test_much", "test_true", "test_zero"], ["test_done"], body=_going_on()
+    )
+    _change_model(package, above, FOR_EVER, [loop])
+
+
+def make_it_greedy(package: Path, *, above: float) -> None:
+    """Rewrite the model: on such input it asks for more memory than any machine has."""
+    shape = helper.make_node("Reshape", ["test_much", "test_one"], ["test_shape"])
+    array = helper.make_node("ConstantOfShape", ["test_shape"], ["test_array"])
+    done = helper.make_node("ReduceSum", ["test_array"], ["test_done"], keepdims=0)
+    _change_model(package, above, MORE_THAN_THERE_IS, [shape, array, done])
+
+
+def _change_model(package: Path, above: float, amount: int, nodes: list[onnx.NodeProto]) -> None:
+    """Add nodes that make the float `done`, which is 0, of the integer `much`.
+
+    That is `amount` where the input has a value above the limit, and else 0.
+    """
     (path,) = package.glob("*.onnx")
     before = hashlib.sha256(path.read_bytes()).hexdigest()
     model = onnx.load(path)
@@ -56,24 +76,23 @@ def make_it_hang(package: Path, *, above: float) -> None:
     output_type = graph.output[0].type.tensor_type.elem_type
     graph.initializer.extend(
         [
-            helper.make_tensor("hang_limit", TensorProto.FLOAT, [], [above]),
-            helper.make_tensor("hang_steps", TensorProto.INT64, [], [FOR_EVER]),
-            helper.make_tensor("hang_true", TensorProto.BOOL, [], [True]),
-            helper.make_tensor("hang_zero", TensorProto.FLOAT, [], [0.0]),
+            helper.make_tensor("test_limit", TensorProto.FLOAT, [], [above]),
+            helper.make_tensor("test_amount", TensorProto.INT64, [], [amount]),
+            helper.make_tensor("test_true", TensorProto.BOOL, [], [True]),
+            helper.make_tensor("test_zero", TensorProto.FLOAT, [], [0.0]),
+            helper.make_tensor("test_one", TensorProto.INT64, [1], [1]),
         ]
     )
     graph.node.extend(
         [
-            helper.make_node("Cast", [source], ["hang_input"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceMax", ["hang_input"], ["hang_max"], keepdims=0),
-            helper.make_node("Greater", ["hang_max", "hang_limit"], ["hang_now"]),
-            helper.make_node("Cast", ["hang_now"], ["hang_factor"], to=TensorProto.INT64),
-            helper.make_node("Mul", ["hang_factor", "hang_steps"], ["hang_count"]),
-            helper.make_node(
-                "Loop", ["hang_count", "hang_true", "hang_zero"], ["hang_done"], body=_going_on()
-            ),
-            helper.make_node("Cast", ["hang_done"], ["hang_none"], to=output_type),
-            helper.make_node("Add", ["kept", "hang_none"], [result]),
+            helper.make_node("Cast", [source], ["test_as_float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", ["test_as_float"], ["test_highest"], keepdims=0),
+            helper.make_node("Greater", ["test_highest", "test_limit"], ["test_now"]),
+            helper.make_node("Cast", ["test_now"], ["test_factor"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["test_factor", "test_amount"], ["test_much"]),
+            *nodes,
+            helper.make_node("Cast", ["test_done"], ["test_nothing"], to=output_type),
+            helper.make_node("Add", ["kept", "test_nothing"], [result]),
         ]
     )
     onnx.checker.check_model(model)

@@ -1,0 +1,111 @@
+"""Engines that want too much memory, or crash: the node, other engines and other studies go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.pacs import StandInPacs
+from storage.states import ErrorClass, JobState
+from tests.end_to_end.packages import copy_package, make_it_greedy, make_it_hang
+from tests.end_to_end.process_tree import descendants
+from tests.end_to_end.processes import RULES, NodeProcess, storescu, wait_until
+from tests.end_to_end.test_invariants import dense_series, jobs_of, study_of
+from tests.factories import make_ct_series
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[StandInPacs]:
+    standin = StandInPacs(tmp_path / "pacs", ae_title="PACS", host="127.0.0.1", port=0)
+    standin.start()
+    yield standin
+    standin.stop()
+
+
+def node_with(tmp_path: Path, pacs: StandInPacs, engine: str, max_attempts: int) -> NodeProcess:
+    """Return a node that gives every CT to the shipped engine and to another one."""
+    return NodeProcess(
+        folder=tmp_path / "node",
+        pacs_port=pacs.port,
+        rules=RULES + RULES.replace("every-ct", "other").replace("ct-body-composition", engine),
+        extra=f'[engines]\nfolders = ["{tmp_path / "engines"}"]',
+        max_attempts=max_attempts,
+    )
+
+
+def state_of(node: NodeProcess, files: list[Path], engine: str) -> JobState | None:
+    found = {job.engine: job.state for job in jobs_of(node, study_of(files))}
+    return found.get(engine)
+
+
+def test_an_engine_that_wants_more_memory_than_it_may_have_fails_alone(
+    tmp_path: Path, pacs: StandInPacs
+) -> None:
+    make_it_greedy(copy_package(tmp_path / "engines/greedy", name="greedy"), above=2000.0)
+    dense = dense_series(tmp_path / "dense", 1)
+    plain = make_ct_series(tmp_path / "plain", slices=5, rows=64, columns=64, seed=2)
+    with node_with(tmp_path, pacs, "greedy", max_attempts=1) as node:
+        storescu(node.port, dense)
+        storescu(node.port, plain)
+        node.wait_settled(study_of(dense))
+        node.wait_settled(study_of(plain))
+        jobs = {job.engine: job for job in jobs_of(node, study_of(dense))}
+        assert jobs["greedy"].state is JobState.DEAD
+        assert jobs["greedy"].error_class is ErrorClass.OUT_OF_MEMORY
+        assert jobs["ct-body-composition"].state in {JobState.SUCCEEDED, JobState.REFUSED}
+        assert [job.state for job in jobs_of(node, study_of(plain))] == [JobState.SUCCEEDED] * 2
+        assert node.stop() == 0
+
+
+def test_a_study_that_an_engine_crashes_on_again_and_again_is_dead_while_others_go_on(
+    tmp_path: Path, pacs: StandInPacs
+) -> None:
+    make_it_hang(copy_package(tmp_path / "engines/crashes", name="crashes"), above=2000.0)
+    poison = dense_series(tmp_path / "poison", 1)
+    plain = make_ct_series(tmp_path / "plain", slices=5, rows=64, columns=64, seed=2)
+    with node_with(tmp_path, pacs, "crashes", max_attempts=2) as node:
+        storescu(node.port, poison)
+        for _ in range(2):
+            wait_until(lambda: _is_at_work(node, poison), "the engine is at work")
+            crash_sandboxes(node)
+        storescu(node.port, plain)
+        node.wait_settled(study_of(poison))
+        node.wait_settled(study_of(plain))
+        jobs = {job.engine: job for job in jobs_of(node, study_of(poison))}
+        assert (jobs["crashes"].state, jobs["crashes"].attempts) == (JobState.DEAD, 2)
+        assert jobs["crashes"].error_class is ErrorClass.CRASH
+        assert "SIGSEGV" in jobs["crashes"].error
+        assert jobs["ct-body-composition"].state in {JobState.SUCCEEDED, JobState.REFUSED}
+        assert [job.state for job in jobs_of(node, study_of(plain))] == [JobState.SUCCEEDED] * 2
+        assert node.stop() == 0
+
+
+def _is_at_work(node: NodeProcess, files: list[Path]) -> bool:
+    """Say whether nothing but the engine that crashes is left to be done, and it is at work."""
+    states = {job.engine: job.state for job in jobs_of(node, study_of(files))}
+    done = states.get("ct-body-composition") in {JobState.SUCCEEDED, JobState.REFUSED}
+    return done and states["crashes"] is JobState.RUNNING and bool(busy_sandboxes(node))
+
+
+def busy_sandboxes(node: NodeProcess) -> list[int]:
+    """Return the processes of sandboxes whose model runs: they took seconds of CPU time."""
+    assert node.process is not None
+    return [
+        pid
+        for pid in descendants(node.process.pid)
+        if b"node.sandbox_main" in Path(f"/proc/{pid}/cmdline").read_bytes() and _runs(pid)
+    ]
+
+
+def _runs(pid: int) -> bool:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return fields[0] == "R"
+
+
+def crash_sandboxes(node: NodeProcess) -> None:
+    for pid in busy_sandboxes(node):
+        os.kill(pid, signal.SIGSEGV)
