@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from node.admin.explanation import Line, explain
@@ -162,6 +162,7 @@ JSON = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first draw, on a busy machine
 @given(st.dictionaries(st.sampled_from(["rules", "unreadable_instances", "x"]), JSON))
 def test_no_explanation_breaks_the_page(explanation: dict[str, JsonValue]) -> None:
     for line in flat(explain(explanation)):

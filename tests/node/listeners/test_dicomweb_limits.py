@@ -231,17 +231,15 @@ def test_what_is_under_way_at_a_stop_ends_well(ingest: KeepingIngest, files: lis
 
     def slowly() -> Iterator[bytes]:
         yield body[:1000]
-        began.set()
         time.sleep(0.5)
         yield body[1000:]
 
-    began = threading.Event()
     with listening(ingest, grace_seconds=10) as listener:
         sender = threading.Thread(
             target=lambda: answers.append(post(listener, slowly()).status_code)
         )
         sender.start()
-        assert began.wait(10)
+        assert eventually(lambda: bool(ingest.opened))
     sender.join(10)
     assert answers == [200]
     assert len(ingest.kept) == 3
