@@ -56,7 +56,7 @@ fuzz: $(TEST_STAMP) ## 10,000 conversations no peer would have, and as many host
 
 .PHONY: bench-delivery
 bench-delivery: $(TEST_STAMP) ## time what sending an object costs, beside pynetdicom and dcmtk's storescu
-	PYTHONPATH=. $(BIN)/python deploy/bench/delivery.py
+	$(BIN)/python deploy/bench/delivery.py
 
 .PHONY: bench-turnaround
 bench-turnaround: $(TEST_STAMP) ## seconds from the last C-STORE response to the SEG at the PACS, by stage
@@ -68,7 +68,7 @@ bench-ingest: $(TEST_STAMP) ## C-STORE ingest beside dcmtk, Orthanc and pynetdic
 
 .PHONY: bench-reading
 bench-reading: $(TEST_STAMP) ## time what reading a CT series back as a volume costs, beside pydicom and SimpleITK
-	PYTHONPATH=. $(BIN)/python deploy/bench/reading.py $(BENCH)
+	$(BIN)/python deploy/bench/reading.py $(BENCH)
 
 .PHONY: bench-results
 bench-results: $(TEST_STAMP) ## time and memory that a Segmentation takes, beside highdicom

@@ -45,6 +45,8 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, _config
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before this folder's engines.py
+
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
 from node.interfaces import Outgoing, SendVerdict, Sent
 

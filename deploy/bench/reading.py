@@ -26,6 +26,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before this folder's engines.py
+
 from engines.images import InstanceFile
 from engines.series import load_volume, read_series, stack_series
 

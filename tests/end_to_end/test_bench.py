@@ -109,3 +109,15 @@ def test_the_bench_of_results_tells_what_both_writers_cost(tmp_path: Path) -> No
         assert ours["frames"] == theirs["frames"] > 0
         assert ours["cpu"] > 0
     assert "ours / highdicom" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["delivery", "durability", "engines", "parts", "reading", "results", "scale", "turnaround"],
+)
+def test_every_bench_starts(name: str, tmp_path: Path) -> None:
+    """From wherever it is called: a file of this folder may have the name of one of our packages."""
+    command = [sys.executable, str(BENCH.parent / f"{name}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
