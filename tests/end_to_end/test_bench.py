@@ -116,7 +116,7 @@ def test_the_bench_of_results_tells_what_both_writers_cost(tmp_path: Path) -> No
     ["delivery", "durability", "engines", "parts", "reading", "results", "scale", "turnaround"],
 )
 def test_every_bench_starts(name: str, tmp_path: Path) -> None:
-    """From wherever it is called: a file of this folder may have the name of one of our packages."""
+    """From wherever it is called; a file of this folder has the name of one of our packages."""
     command = [sys.executable, str(BENCH.parent / f"{name}.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
