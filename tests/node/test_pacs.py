@@ -73,6 +73,9 @@ def test_query_finds_by_uid_and_wildcard_and_counts(pacs: StandInPacs, files: li
     assert all(str(dcmread(file).SOPInstanceUID) in images for file in files)
 
 
+@pytest.mark.filterwarnings(  # pynetdicom, where the peer closes at once when it is rejected
+    "ignore:Exception in thread .*run_reactor:pytest.PytestUnhandledThreadExceptionWarning"
+)
 def test_wrong_called_title_is_rejected_and_echo_is_answered(pacs: StandInPacs) -> None:
     assert dcmtk("echoscu", "-aec", "PACS", "127.0.0.1", str(pacs.port)).returncode == 0
     assert dcmtk("echoscu", "-aec", "X", "127.0.0.1", str(pacs.port)).returncode != 0
