@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from engines.findings import Classification, Refusal
+from engines.findings import Classification, Outcome, Refusal
 from engines.images import SourceFrame
-from node.interfaces import PictureError, ResultContext, ResultError, Rgb
+from node.interfaces import PictureError, ResultContext, ResultError, ResultWriter, Rgb
 from node.results import _canvas as canvas
 from node.results import _wording as wording
 from node.results._contours import Points
@@ -153,6 +153,19 @@ class Plans:
         if self._plan is None or self._context is not context:
             self._context, self._plan = context, Plan(context)
         return self._plan
+
+
+class PictureWriter(ResultWriter):
+    """A writer of the card in words and the pictures, whatever object it puts them into."""
+
+    by_default: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._plans = Plans()
+
+    def handles(self, outcome: Outcome) -> bool:  # noqa: ARG002  # it carries every outcome
+        """Take every outcome: the card says findings, nothing found, or why not analysed."""
+        return True
 
 
 def when(context: ResultContext) -> str:

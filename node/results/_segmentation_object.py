@@ -28,6 +28,7 @@ from node.results import _encoding as encoding
 from node.results import _explicit as explicit
 from node.results import _identity as identity
 from node.results._encoded_items import REFERENCED_INSTANCES, SERIES_INSTANCE_UID
+from node.results._segmentation_frames import Frame, complete_frames
 from node.results._segments import drawn_segments, slice_depth
 from node.results._sources import (
     Headers,
@@ -70,7 +71,7 @@ def make_object(
     """Let the library make the object, with the frames of some slices.
 
     `planes` are uint8 [row, column] of segment numbers, or [row, column, segment] of 0 and 1, by
-    the index of their slice. `complete_object` and the caller put in what the library cannot know.
+    the index of their slice. `object_with_frames` puts in what the library cannot know.
     """
     device, headers = context.device, headers_by_uid(context)
     made = Segmentation(
@@ -96,7 +97,7 @@ def make_object(
     return dataset
 
 
-def a_pixel_each(grid: Grid, slices: Sequence[int]) -> dict[int, Pixels]:
+def _a_pixel_each(grid: Grid, slices: Sequence[int]) -> dict[int, Pixels]:
     """Return planes with one pixel of the first segment: the lowest of some slices, the highest."""
     plane = np.zeros(grid.shape[1:], dtype=np.uint8)
     plane[0, 0] = 1
@@ -112,7 +113,7 @@ def _stand_in(context: ResultContext, headers: Headers, analysis: Analysis, inde
     """
     grid = analysis.grid
     true_source = source_of(headers, analysis.sources[index])
-    stand_in = blank_carrier(context, CTImageStorage, stand_in_uid(index))
+    stand_in = blank_carrier(context, CTImageStorage, _stand_in_uid(index))
     stand_in.Rows, stand_in.Columns = grid.shape[1:]
     stand_in.FrameOfReferenceUID = grid.frame_of_reference_uid
     stand_in.PositionReferenceIndicator = header_text(true_source, "PositionReferenceIndicator")
@@ -123,8 +124,7 @@ def _stand_in(context: ResultContext, headers: Headers, analysis: Analysis, inde
     return stand_in
 
 
-def stand_in_uid(index: int) -> str:
-    """Name the stand-in for the source of a slice."""
+def _stand_in_uid(index: int) -> str:
     return identity.derived_uid("stand-in", index)
 
 
@@ -162,14 +162,52 @@ def _add_laterality(description: Dataset, segment: Segment, side: CodedConcept) 
         kind.SegmentedPropertyTypeModifierCodeSequence = [side]
 
 
-def complete_object(
-    dataset: Dataset, context: ResultContext, place: encoding.Place, grid: Grid
-) -> None:
-    """Settle what the library leaves open, or cannot know."""
-    _settle_pixel_measures(dataset, grid)
+def object_with_frames(
+    context: ResultContext,
+    place: encoding.Place,
+    frames: Sequence[Frame],
+    *,
+    kind: SegmentationTypeValues = SegmentationTypeValues.BINARY,
+    transfer_syntax_uid: str = ExplicitVRLittleEndian,
+) -> tuple[Dataset, list[Frame]]:
+    """Make a complete object but for its pixels, and say in which order its frames have them.
+
+    Raises:
+        ResultError: the header of a source that a frame lies on is missing (OBJ-10).
+    """
+    analysis, headers = analysis_of(context), headers_by_uid(context)
+    slices = sorted({frame.slice for frame in frames})
+    sources = {index: analysis.sources[index] for index in slices}
+    for source in sources.values():
+        source_of(headers, source)
+    dataset = make_object(
+        context,
+        analysis,
+        place,
+        _a_pixel_each(analysis.grid, slices),
+        kind=kind,
+        transfer_syntax_uid=transfer_syntax_uid,
+    )
+    _settle_pixel_measures(dataset, analysis.grid)
     _tell_of_compression(dataset, context)
     dataset.ContentCreatorName = ""  # Type 2; nobody drew it (PS3.3 Table 10-12)
     encoding.complete(dataset, context, place)
+    ordered = complete_frames(dataset, frames, analysis.grid, sources)
+    _refer_to_sources(dataset, context)
+    return dataset, ordered
+
+
+def place_on_grid(
+    context: ResultContext, writer: str, series_number: int, what: str
+) -> encoding.Place:
+    """Say where an object on the source grid stands: its series is that of the grid's frame."""
+    frame_of_reference = analysis_of(context).grid.frame_of_reference_uid
+    return encoding.Place(
+        writer=writer,
+        series_instance_uid=identity.series_uid(context, writer, frame_of_reference),
+        series_number=series_number,
+        description=encoding.described(context, what),
+    )
 
 
 def _tell_of_compression(dataset: Dataset, context: ResultContext) -> None:
@@ -183,7 +221,7 @@ def _tell_of_compression(dataset: Dataset, context: ResultContext) -> None:
             return
 
 
-def refer_to_sources(dataset: Dataset, context: ResultContext) -> None:
+def _refer_to_sources(dataset: Dataset, context: ResultContext) -> None:
     """Name every source instance (OBJ-10)."""
     named = explicit.references(context.sources)
     series = explicit.uid(SERIES_INSTANCE_UID, context.sources[0].SeriesInstanceUID)

@@ -12,11 +12,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage
 
-from engines.findings import Code, Outcome
-from node.interfaces import ResultContext, ResultError, ResultWriter
+from engines.findings import Code
+from node.interfaces import ResultContext, ResultError
 from node.results import _encoding as encoding
 from node.results import _identity as identity
-from node.results._capture import Plan, Plans, told
+from node.results._capture import PictureWriter, Plan, told
 from node.results._iod import require_attributes
 from node.results._marks import spread, statement
 from node.results._objects import complete_object, new_object, reference_to
@@ -31,18 +31,10 @@ PDF: Final = "application/pdf"
 REPORT: Final = Code("11528-7", "LN", "Radiology Report")
 
 
-class EncapsulatedPdfWriter(ResultWriter):
+class EncapsulatedPdfWriter(PictureWriter):
     """Writes one document with the sentences of the text report (VIEW-03)."""
 
     name: ClassVar[str] = NAME
-    by_default: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self._plans = Plans()
-
-    def handles(self, outcome: Outcome) -> bool:  # noqa: ARG002  # it carries every outcome
-        """Take every outcome: findings, nothing found, or why not analysed."""
-        return True
 
     def write(self, context: ResultContext) -> tuple[Dataset, ...]:
         """Make one document."""

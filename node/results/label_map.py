@@ -19,20 +19,12 @@ from pydicom.uid import RLELossless
 from engines.findings import Analysis, Outcome, Segment
 from node.interfaces import ResultContext, ResultError, ResultWriter
 from node.results import _encoding as encoding
-from node.results import _identity as identity
 from node.results._frame_groups import LABEL_MAP
 from node.results._run_lengths import run_lengths
 from node.results._segmentation_check import compare_label_map
-from node.results._segmentation_frames import Frame, complete_frames
-from node.results._segmentation_object import (
-    a_pixel_each,
-    analysis_of,
-    complete_object,
-    make_object,
-    refer_to_sources,
-)
+from node.results._segmentation_frames import Frame
+from node.results._segmentation_object import analysis_of, object_with_frames, place_on_grid
 from node.results._segments import drawn_segments
-from node.results._sources import headers_by_uid, source_of
 
 SERIES_NUMBER: Final = 9011
 BACKGROUND: Final = 0
@@ -53,36 +45,18 @@ class LabelMapWriter(ResultWriter):
 
     def write(self, context: ResultContext) -> tuple[Dataset, ...]:
         """Make one object, RLE Lossless, without the frames that are empty."""
-        analysis = analysis_of(context)
         with encoding.translated(self.name):
-            place = encoding.Place(
-                writer=self.name,
-                series_instance_uid=identity.series_uid(
-                    context, self.name, analysis.grid.frame_of_reference_uid
-                ),
-                series_number=SERIES_NUMBER,
-                description=encoding.described(context, "label map"),
-            )
-            segments = drawn_segments(analysis)
-            slices = _slices(segments)
-            headers = headers_by_uid(context)
-            sources = {index: analysis.sources[index] for index in slices}
-            for source in sources.values():
-                source_of(headers, source)
-            dataset = make_object(
+            place = place_on_grid(context, self.name, SERIES_NUMBER, "label map")
+            segments = drawn_segments(analysis_of(context))
+            dataset, ordered = object_with_frames(
                 context,
-                analysis,
                 place,
-                a_pixel_each(analysis.grid, slices),
+                [Frame(LABEL_MAP, index) for index in _slices(segments)],
                 kind=SegmentationTypeValues.LABELMAP,
                 transfer_syntax_uid=RLELossless,
             )
             _leave_out_background(dataset)
-            complete_object(dataset, context, place, analysis.grid)
-            frames = [Frame(LABEL_MAP, index) for index in slices]
-            ordered = complete_frames(dataset, frames, analysis.grid, sources)
             _put_pixels(dataset, segments, [frame.slice for frame in ordered])
-            refer_to_sources(dataset, context)
         return (dataset,)
 
     def check(self, path: Path, context: ResultContext) -> None:

@@ -14,11 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage as TrueColor
 
-from engines.findings import Outcome
-from node.interfaces import ResultContext, ResultError, ResultWriter
+from node.interfaces import ResultContext, ResultError
 from node.results import _encoding as encoding
 from node.results import _identity as identity
-from node.results._capture import Plan, Plans, compare_picture
+from node.results._capture import PictureWriter, Plan, compare_picture
 from node.results._capture_attributes import (
     describe_capture,
     put_pixels,
@@ -34,18 +33,10 @@ OF_SEVERAL: Final = f"multi-frame/FrameIncrementPointer: {TYPE_1_MISSING}"
 """A capture of one frame may not have it (PS3.3 Table C.8-25b), whatever the module says."""
 
 
-class MultiframeCaptureWriter(ResultWriter):
+class MultiframeCaptureWriter(PictureWriter):
     """Writes the card and the pictures as frames (SC-01, OBJ-20, VIEW-03)."""
 
     name: ClassVar[str] = NAME
-    by_default: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self._plans = Plans()
-
-    def handles(self, outcome: Outcome) -> bool:  # noqa: ARG002  # it carries every outcome
-        """Take every outcome: the card says findings, nothing found, or why not analysed."""
-        return True
 
     def write(self, context: ResultContext) -> tuple[Dataset, ...]:
         """Make one object."""

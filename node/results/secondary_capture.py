@@ -14,11 +14,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from engines.findings import Outcome
-from node.interfaces import ResultContext, ResultError, ResultWriter
+from node.interfaces import ResultContext, ResultError
 from node.results import _encoding as encoding
 from node.results import _identity as identity
-from node.results._capture import Plan, Planned, Plans, compare_picture
+from node.results._capture import PictureWriter, Plan, Planned, compare_picture
 from node.results._capture_attributes import (
     describe_capture,
     orientation_of,
@@ -36,18 +35,10 @@ NUMBERS: Final = 1000
 """Instance Numbers that each revision of the study has for its pictures (UID-04)."""
 
 
-class SecondaryCaptureWriter(ResultWriter):
+class SecondaryCaptureWriter(PictureWriter):
     """Writes the card and the pictures (SC-01, OBJ-20, VIEW-03)."""
 
     name: ClassVar[str] = NAME
-    by_default: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self._plans = Plans()
-
-    def handles(self, outcome: Outcome) -> bool:  # noqa: ARG002  # it carries every outcome
-        """Take every outcome: the card says findings, nothing found, or why not analysed."""
-        return True
 
     def write(self, context: ResultContext) -> tuple[Dataset, ...]:
         """Make the images, in the order in which they are to be looked at."""

@@ -10,19 +10,11 @@ from pydicom.dataset import Dataset
 from engines.findings import Analysis, Outcome
 from node.interfaces import ResultContext, ResultWriter
 from node.results import _encoding as encoding
-from node.results import _identity as identity
 from node.results._frame_bits import packed_bits
 from node.results._segmentation_check import compare_with_outcome
-from node.results._segmentation_frames import complete_frames, frames_of
-from node.results._segmentation_object import (
-    a_pixel_each,
-    analysis_of,
-    complete_object,
-    make_object,
-    refer_to_sources,
-)
+from node.results._segmentation_frames import frames_of
+from node.results._segmentation_object import analysis_of, object_with_frames, place_on_grid
 from node.results._segments import drawn_segments
-from node.results._sources import headers_by_uid, source_of
 
 SERIES_NUMBER: Final = 9001
 
@@ -39,30 +31,12 @@ class SegmentationWriter(ResultWriter):
 
     def write(self, context: ResultContext) -> tuple[Dataset, ...]:
         """Make one object, Explicit VR Little Endian, without the frames that are empty."""
-        analysis = analysis_of(context)
         with encoding.translated(self.name):
-            place = encoding.Place(
-                writer=self.name,
-                series_instance_uid=identity.series_uid(
-                    context, self.name, analysis.grid.frame_of_reference_uid
-                ),
-                series_number=SERIES_NUMBER,
-                description=encoding.described(context, "segmentation"),
-            )
-            segments = drawn_segments(analysis)
-            frames = frames_of(segments)
-            slices = sorted({frame.slice for frame in frames})
-            headers = headers_by_uid(context)
-            for index in slices:
-                source_of(headers, analysis.sources[index])
-            planes = a_pixel_each(analysis.grid, slices)
-            dataset = make_object(context, analysis, place, planes)
-            complete_object(dataset, context, place, analysis.grid)
-            sources = {index: analysis.sources[index] for index in slices}
-            ordered = complete_frames(dataset, frames, analysis.grid, sources)
+            place = place_on_grid(context, self.name, SERIES_NUMBER, "segmentation")
+            segments = drawn_segments(analysis_of(context))
+            dataset, ordered = object_with_frames(context, place, frames_of(segments))
             places = [(frame.segment, frame.slice) for frame in ordered]
             dataset.add_new("PixelData", "OB", packed_bits(segments, places))
-            refer_to_sources(dataset, context)
         return (dataset,)
 
     def check(self, path: Path, context: ResultContext) -> None:
