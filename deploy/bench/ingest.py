@@ -81,8 +81,8 @@ class Bench:
                     self.runs.append(run)
                     if server.sweeps and self._in_memory:
                         server.sweep()
-                if plan.floor and associations == 1:
-                    self.runs.append(self._floor(template, repetition))
+                if plan.floor:
+                    self.runs.append(self._floor(template, counts, repetition))
 
     def as_shipped(self, kind: str, repetition: int) -> None:
         """Send one kind of image from dcmtk's storescu, nothing set on either side."""
@@ -118,15 +118,14 @@ class Bench:
         turns = len(plan.associations) * (len(plan.servers) - len(swept)) + bool(swept)
         return turns * plan.counts[kind] * self.templates[kind].size
 
-    def _floor(self, template: Template, repetition: int) -> Run:
-        count = self.plan.counts[template.kind]
-        synced = self.plan.durability == "sync"
-        took = measure_floor(template, count, self.plan.root, synced=synced)
+    def _floor(self, template: Template, counts: Sequence[int], repetition: int) -> Run:
+        count, synced = sum(counts), self.plan.durability == "sync"
+        took = measure_floor(template, counts, self.plan.root, synced=synced)
         return Run(
             part=Part.FAST,
             server="floor",
             kind=template.kind,
-            associations=1,
+            associations=len(counts),
             repetition=repetition,
             count=count,
             acknowledged=count,
