@@ -1,9 +1,9 @@
 """What keeps a bench honest: memory that was touched before, a place to write, room enough.
 
 A virtual machine pays for a page that it touches for the first time some six times what a used
-page costs, and a file system that has just lost thousands of files makes new ones slowly. So output
-goes to memory, which is touched before each repetition; on a real disk nothing is removed before
-the end.
+page costs, also where it was free for some seconds and went back to the host; and a file system
+that has just lost thousands of files makes new ones slowly. So output goes to memory, which is
+touched before each run; on a real disk nothing is removed before the end.
 """
 
 from __future__ import annotations

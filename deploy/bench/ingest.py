@@ -70,18 +70,19 @@ class Bench:
     def fast(self, kind: str, repetition: int) -> None:
         """Send one kind of image from the fast sender to each server, at each parallelism."""
         plan, template = self.plan, self.templates[kind]
-        warm_memory(self.kept_bytes(kind))
         with self._started(plan.servers, f"{kind}-{repetition}", no_delay=True) as servers:
             for server in servers:
                 _store(server, template, [min(WARM_UP, plan.counts[kind])])
             for associations in plan.associations:
                 counts = shares(plan.counts[kind], associations)
                 for server in servers:
+                    warm_memory(sum(counts) * template.size)
                     run = _store(server, template, counts, repetition)
                     self.runs.append(run)
                     if server.sweeps and self._in_memory:
                         server.sweep()
                 if plan.floor:
+                    warm_memory(sum(counts) * template.size)
                     self.runs.append(self._floor(template, counts, repetition))
 
     def as_shipped(self, kind: str, repetition: int) -> None:

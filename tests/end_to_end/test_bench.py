@@ -56,7 +56,7 @@ def runs_of(measured: Mapping[str, Any], part: str) -> list[Mapping[str, Any]]:
 def test_every_server_received_every_image(measured: Mapping[str, Any]) -> None:
     runs = runs_of(measured, "fast-sender")
     turns = sorted((run["server"], run["associations"]) for run in runs)
-    assert turns == sorted([("floor", 1)] + [(name, n) for name in SERVERS for n in (1, 2)])
+    assert turns == sorted((name, n) for name in (*SERVERS, "floor") for n in (1, 2))
     for run in runs_of(measured, "fast-sender") + runs_of(measured, "as-shipped"):
         assert (run["count"], run["acknowledged"], run["arrived"]) == (COUNT, COUNT, COUNT), run
     assert measured["lost"] == 0
