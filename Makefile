@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
+# Nodes start by the hundred in the tests: without compiled files each compiles all of the code again.
+export PYTHONDONTWRITEBYTECODE :=
 # A stamp's name holds the hash of what it was made from: when that changes, the step is done again.
 RUN_STAMP := .make/run-$(shell cat pyproject.toml deploy/apt/demo.txt | sha256sum | cut -c1-16)
 TEST_STAMP := .make/test-$(shell cat pyproject.toml deploy/apt/*.txt | sha256sum | cut -c1-16)

@@ -76,13 +76,13 @@ class Bench:
             for associations in plan.associations:
                 counts = shares(plan.counts[kind], associations)
                 for server in servers:
-                    warm_memory(sum(counts) * template.size)
+                    warm_memory(4 * sum(counts) * template.size)
                     run = _store(server, template, counts, repetition)
                     self.runs.append(run)
                     if server.sweeps and self._in_memory:
                         server.sweep()
                 if plan.floor:
-                    warm_memory(sum(counts) * template.size)
+                    warm_memory(4 * sum(counts) * template.size)
                     self.runs.append(self._floor(template, counts, repetition))
 
     def as_shipped(self, kind: str, repetition: int) -> None:
