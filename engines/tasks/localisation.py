@@ -116,8 +116,8 @@ class OutlineSettings(Table):
     """The third net, the model itself: a region of the template, less its mean, by its deviation.
 
     Its output is smaller than its input by the same on both sides. What it gives above `threshold`
-    counts more the surer it is: `steepness` (p - threshold) + threshold, at most 1; the sum of
-    that is the volume.
+    counts more the surer it is: `steepness` (p - threshold) + threshold, at most 1. Carried to the
+    voxels of the images, what is at least `least` counts; the sum of that is the volume.
     """
 
     input: TensorName
@@ -125,6 +125,7 @@ class OutlineSettings(Table):
     region: Box
     threshold: Share = 0.5
     steepness: Positive = 1.0
+    least: Share = 0.0
     crops: Annotated[tuple[CropSettings, ...], Field(min_length=1)]
 
 
@@ -307,13 +308,12 @@ def _to_unit(lattice: Lattice) -> FloatArray:
 
 def _mask(priors: Values, field: Lattice, source: Lattice, wanted: OverviewSettings) -> _Outline:
     shares = resample(np.ascontiguousarray(priors[wanted.mask]), field, source, "linear", 0.0)
-    voxel_ml = abs(float(np.linalg.det(source.affine[:3, :3]))) / 1000
     count = int(np.count_nonzero(shares > wanted.threshold))
     return _Outline(
         settings=wanted.segment,
         shares=shares,
         threshold=wanted.threshold,
-        millilitres=count * voxel_ml,
+        millilitres=count * _millilitres(source),
     )
 
 
@@ -321,7 +321,7 @@ def _outlines(
     values: Values, source: Lattice, place: FloatArray, wanted: OutlineSettings, session: Session
 ) -> Iterator[_Outline]:
     """Yield what the third net outlines in each crop."""
-    region = wanted.region.lattice()
+    region, voxel_ml = wanted.region.lattice(), _millilitres(source)
     lattice = Lattice(shape=region.shape, affine=place @ region.affine)
     image = resample(values, source, lattice, "linear", 0.0)
     image = (image - image.mean()) / (float(image.std()) or 1.0)
@@ -337,13 +337,19 @@ def _outlines(
         shares = _surer(found[0, 0], wanted)
         there = flipped(cut(lattice, crop.first, crop.shape), crop.mirror)
         there = cut(there, [margin // 2 for margin in margins], shares.shape)
-        voxel_ml = abs(float(np.linalg.det(there.affine[:3, :3]))) / 1000
+        carried = resample(shares, there, source, "linear", 0.0)
+        counted = carried.sum(where=carried >= wanted.least, dtype=np.float64)
         yield _Outline(
             settings=crop.segment,
-            shares=resample(shares, there, source, "linear", 0.0),
+            shares=carried,
             threshold=wanted.threshold,
-            millilitres=float(shares.sum(dtype=np.float64)) * voxel_ml,
+            millilitres=float(counted) * voxel_ml,
         )
+
+
+def _millilitres(lattice: Lattice) -> float:
+    """Return the volume of a voxel."""
+    return abs(float(np.linalg.det(lattice.affine[:3, :3]))) / 1000
 
 
 def _surer(shares: Values, wanted: OutlineSettings) -> Values:

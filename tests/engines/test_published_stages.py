@@ -103,13 +103,14 @@ def test_the_brain_in_two_stages_is_that_of_the_readme(shared: Find, tmp_path: P
     assert volume(outcome, "brain") == pytest.approx(1792, rel=0.002)
 
 
-def enhanced(shared: Find, answers: str, tmp_path: Path) -> Analysis:
-    files = instance_files([shared("data/mr_enhanced_t1_dti/anat-T1w_acq-tfl_5.dcm")])
+def enhanced(shared: Find, answers: str, number: int, tmp_path: Path) -> Analysis:
+    """Two objects hold that head, as acquired twice."""
+    files = instance_files([shared(f"data/mr_enhanced_t1_dti/anat-T1w_acq-tfl_{number}.dcm")])
     return imported(shared(f"models/{answers}"), answers, tmp_path, files)
 
 
 def test_the_brain_in_an_enhanced_image_is_that_of_the_readme(shared: Find, tmp_path: Path) -> None:
-    outcome = enhanced(shared, "brain_deepbet", tmp_path)
+    outcome = enhanced(shared, "brain_deepbet", 5, tmp_path)
     assert volume(outcome, "brain") == pytest.approx(1575, rel=0.002)
 
 
@@ -143,13 +144,34 @@ def by_template(values: Floats, folder: Path) -> tuple[Bools, dict[str, float]]:
     places = index[:3, :3] @ np.indices((107, 72, 68)).reshape(3, -1) + index[:3, 3:]
     part = sampled(d, places.reshape(3, 107, 72, 68))
     part = (part - part.mean()) / part.std()
-    crops = {"right": part[6:54, :, 2:-2], "left": part[-7:-55:-1, :, 2:-2]}
+    crops = {
+        "right": (slice(6, 54), slice(None), slice(2, -2)),
+        "left": (slice(-7, -55, -1), slice(None), slice(2, -2)),
+    }
     net, voxels = session(folder / "hippo.onnx"), {}
-    for side, crop in crops.items():
-        p = net.run(None, {"crop": np.ascontiguousarray(crop[None, None], np.float32)})[0]
-        surer = np.where(p > 0.5, np.clip(2 * (p - 0.5) + 0.5, 0, 1), 0)
-        voxels[side] = float(surer.sum() * abs(np.linalg.det(index[:3, :3])))
+    for side, where in crops.items():
+        crop = np.ascontiguousarray(part[where][None, None], np.float32)
+        p = net.run(None, {"crop": crop})[0][0, 0]
+        whole = np.zeros(part.shape)
+        whole[where][2:-2, 2:-2, 2:-2] = np.where(p > 0.5, np.clip(2 * (p - 0.5) + 0.5, 0, 1), 0)
+        voxels[side] = counted(whole, index, sizes)
     return icv, voxels
+
+
+def counted(shares: Floats, index: Floats, shape: Floats) -> float:
+    """Carry shares to the voxels of the subject, as the published program does before it counts.
+
+    Its README has the sum in the template instead, which is 1 % more.
+    """
+    ends = np.stack(np.meshgrid(*[(0, n - 1) for n in shares.shape])).reshape(3, -1)
+    reach = index[:3, :3] @ ends + index[:3, 3:]
+    first = np.clip(np.floor(reach.min(axis=1)), 0, shape).astype(int)
+    last = np.clip(np.ceil(reach.max(axis=1)), 0, shape).astype(int)
+    back, size = np.linalg.inv(index), last - first
+    voxels = np.indices(size).reshape(3, -1) + first[:, None]
+    places = back[:3, :3] @ voxels + back[:3, 3:]
+    found = 255 * sampled(shares, places.reshape(3, *size))
+    return float(found[found >= 32].sum() / 255)
 
 
 def test_hippocampi_by_way_of_a_template_are_those_of_the_readme(
@@ -167,16 +189,15 @@ def test_hippocampi_by_way_of_a_template_are_those_of_the_readme(
         found = volume(outcome, f"hippocampus-{side}")
         assert found == pytest.approx(count * millilitre, rel=1e-3)
         assert found == pytest.approx(drawn.sum() * millilitre, rel=0.1)
-    assert volume(outcome, "intracranial-space") == pytest.approx(1791, rel=0.001)
-    assert volume(outcome, "hippocampus-left") == pytest.approx(3.01, rel=0.02)
-    assert volume(outcome, "hippocampus-right") == pytest.approx(3.84, rel=0.02)
+    assert volume(outcome, "intracranial-space") == pytest.approx(1791, abs=0.5)
+    assert volume(outcome, "hippocampus-left") == pytest.approx(3.01, abs=0.005)
+    assert volume(outcome, "hippocampus-right") == pytest.approx(3.84, abs=0.005)
 
 
 def test_hippocampi_in_an_enhanced_image_are_those_of_the_readme(
     shared: Find, tmp_path: Path
 ) -> None:
-    """At 2 mm its README's figures of the whole head are met less well."""
-    outcome = enhanced(shared, "brain_hippodeep", tmp_path)
-    assert volume(outcome, "hippocampus-left") == pytest.approx(3.80, rel=0.02)
-    assert volume(outcome, "hippocampus-right") == pytest.approx(3.99, rel=0.02)
-    assert volume(outcome, "intracranial-space") == pytest.approx(1472, rel=0.03)
+    outcome = enhanced(shared, "brain_hippodeep", 6, tmp_path)
+    assert volume(outcome, "hippocampus-left") == pytest.approx(3.80, abs=0.005)
+    assert volume(outcome, "hippocampus-right") == pytest.approx(3.99, abs=0.005)
+    assert volume(outcome, "intracranial-space") == pytest.approx(1472, abs=0.5)

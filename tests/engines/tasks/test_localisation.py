@@ -98,9 +98,13 @@ def series(folder: Path) -> list[Path]:
     )  # fmt: skip
 
 
-def run(tmp_path: Path, affine: object) -> Outcome:
+def run(tmp_path: Path, affine: object, least: float | None = None) -> Outcome:
+    text = answers(tmp_path / "answers.toml").read_text()
+    if least is not None:
+        text = text.replace("least = 0.12549", f"least = {least}")
+        (tmp_path / "answers.toml").write_text(text)
     package = import_model(
-        nets(tmp_path / "nets", affine), answers(tmp_path / "answers.toml"), tmp_path / "package"
+        nets(tmp_path / "nets", affine), tmp_path / "answers.toml", tmp_path / "package"
     )
     with open_engine(package) as engine:
         outcome = engine.run(instance_files(series(tmp_path / "series")))
@@ -122,6 +126,20 @@ def test_a_structure_is_found_on_its_own_side_where_the_template_says(tmp_path: 
     assert right.measurements[0].value == pytest.approx(box, rel=0.3)  # its edges are blurred
     left = [item for item in outcome.findings if item.key == "hippocampus-left"]
     assert not left or not left[0].mask[:, :, :30].any()
+
+
+def test_voxels_of_which_little_is_a_structure_do_not_count(tmp_path: Path) -> None:
+    """All that is left of the box is what lies wholly in it."""
+    volumes = []
+    for least in (0.0, 0.5, 0.999):
+        (tmp_path / str(least)).mkdir()
+        outcome = run(tmp_path / str(least), np.eye(4), least)
+        assert isinstance(outcome, Analysis)
+        right = next(item for item in outcome.findings if item.key == "hippocampus-right")
+        volumes.append(right.measurements[0].value)
+        millilitre = 2.5 * 2.9 * 2.5 / 1000
+        assert least == 0.0 or volumes[-1] < right.mask.sum() * millilitre
+    assert volumes[0] > volumes[1] > volumes[2] > 0
 
 
 def test_no_place_for_the_template_is_a_refusal(tmp_path: Path) -> None:
