@@ -161,7 +161,7 @@ def by_template(values: Floats, folder: Path) -> tuple[Bools, dict[str, float]]:
 def counted(shares: Floats, index: Floats, shape: Floats) -> float:
     """Carry shares to the voxels of the subject, as the published program does before it counts.
 
-    Its README has the sum in the template instead, which is 1 % more.
+    Its README has the sum in the template instead, which is more than its own figures.
     """
     ends = np.stack(np.meshgrid(*[(0, n - 1) for n in shares.shape])).reshape(3, -1)
     reach = index[:3, :3] @ ends + index[:3, 3:]
