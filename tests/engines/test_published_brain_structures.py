@@ -9,10 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.published import Find
+from engines.base import open_engine
+from engines.findings import Refusal
+from engines.shipped_answers import import_shipped
+from tests.engines.published import ANSWERS, Find, files_in
 from tests.engines.published_brains import check_brain
 
 
 @pytest.mark.parametrize("answers", ["brain_meshnet_18", "brain_mindgrab"])
 def test_brains_are_those_of_the_readme(answers: str, shared: Find, tmp_path: Path) -> None:
     check_brain(answers, shared, tmp_path)
+
+
+def test_a_tilted_head_ct_is_refused_though_the_readme_has_a_figure_for_it(
+    shared: Find, tmp_path: Path
+) -> None:
+    model = shared("models/brain_mindgrab/mindgrab.onnx")
+    answers = ANSWERS / "brain_mindgrab_ct" / "engine.toml"
+    with open_engine(import_shipped(answers, model, tmp_path / "package")) as engine:
+        outcome = engine.run(files_in(shared("data/ct_head_gantry_tilt/ge")))
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason.value == "GANTRY_TILT"
