@@ -24,6 +24,7 @@ SHARED = ROOT.parent / "shared"
 MODELS = {
     "brain_deepbet": "brain_deepbet",
     "brain_hippodeep": "brain_hippodeep",
+    "brain_meshnet_gwm_light": "brain_meshnet_gwm/gwm_light_5ch.onnx",
     "nuclei_unet2d_broad": "nuclei_unet2d_broad/weights.onnx",
     "lv_unet_sunnybrook": "lv_unet_sunnybrook/lv_unet.onnx",
     "lung_unet_ct": "lung_unet_ct/lung_unet.onnx",
@@ -54,7 +55,7 @@ name = "brain"
 owner = "tests"
 priority = "routine"
 trigger = "series"
-engines = ["brain-deepbet", "brain-hippodeep"]
+engines = ["brain-deepbet", "brain-hippodeep", "brain-meshnet-gwm-light"]
 destinations = ["pacs"]
 conditions = {field = "BodyPartExamined", op = "equals", value = "BRAIN", level = "series"}
 
@@ -181,8 +182,11 @@ def test_a_beating_heart_comes_back_with_its_ejection_fraction(site: Site) -> No
     assert "Left ventricular ejection fraction by MR 67.56 %" in said
 
 
-def test_a_head_comes_back_with_brain_and_hippocampi(site: Site) -> None:
-    """One Enhanced MR object, two engines: a box and then a mask; a template and then regions."""
+def test_a_head_comes_back_with_brain_matter_and_hippocampi(site: Site) -> None:
+    """One Enhanced MR object, three engines.
+
+    A box and then a mask; a template and then regions; grey and white matter of the whole head.
+    """
     files = [SHARED / "data" / "mr_enhanced_t1_dti" / "anat-T1w_acq-tfl_6.dcm"]
     found = {name: value for job in jobs_of(site.node, files) for name, value in labelled(job)}
     assert found == {
@@ -190,9 +194,11 @@ def test_a_head_comes_back_with_brain_and_hippocampi(site: Site) -> None:
         "Intracranial space": pytest.approx(1472, abs=0.5),
         "Left hippocampus": pytest.approx(3.80, abs=0.005),
         "Right hippocampus": pytest.approx(3.99, abs=0.005),
+        "Cerebral white matter": pytest.approx(180, rel=0.04),
+        "Cerebral grey matter": pytest.approx(406, rel=0.04),
     }
     results = site.results(study_of(files))
-    assert len(results) == 6
+    assert len(results) == 9
     masks = results["AI brain-hippodeep segmentation (unverified)"]
     sides = [
         str(item.SegmentedPropertyTypeCodeSequence[0]
