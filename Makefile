@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 # A stamp's name holds the hash of what it was made from: when that changes, the step is done again.
 RUN_STAMP := .make/run-$(shell cat pyproject.toml deploy/apt/demo.txt | sha256sum | cut -c1-16)
-TEST_STAMP := .make/test-$(shell cat pyproject.toml deploy/apt/*.txt | sha256sum | cut -c1-16)
+TEST_STAMP := .make/test-$(shell cat pyproject.toml deploy/apt/*.txt deploy/npm/* | sha256sum | cut -c1-16)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do command -v $$p >/dev/null && \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 CONFIG ?= config/wetread.toml
@@ -104,5 +104,6 @@ $(RUN_STAMP): | .venv
 
 $(TEST_STAMP): | .venv
 	deploy/apt/install.sh deploy/apt/demo.txt deploy/apt/test.txt
+	deploy/npm/unpack.sh deploy/npm/ohif.txt .make/ohif
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	@mkdir -p .make && touch $@ $(RUN_STAMP)

@@ -1,0 +1,225 @@
+"""OHIF over this node's DICOMweb: it shows what its profile sends, and shows it in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pydicom.dataset import Dataset
+
+import node.results
+from engines.findings import Analysis, MaskArray
+from node.interfaces import ResultContext, ResultWriter
+from node.plugins import discover
+from node.result_profiles import kind_of, read_profiles, shipped_profiles
+from node.results.segmentation import SegmentationWriter
+from tests.browser.devtools import Page
+from tests.browser.ohif import (
+    NO_TOUR,
+    Picture,
+    Viewer,
+    complaints,
+    go_to,
+    open_study,
+    place_on_canvas,
+    segments,
+    show_report,
+    show_segmentation,
+    show_stack,
+)
+from tests.factories import AXIAL, CORONAL, INTERCEPT, SAGITTAL
+from tests.node.dicomweb.planted import PlantedWeb
+from tests.node.results.building import (
+    LUNG,
+    OBLIQUE,
+    Headers,
+    context,
+    frames_of,
+    grid_of,
+    refusal,
+    segment,
+    series,
+)
+from tests.node.results.pictured import (
+    Build,
+    again,
+    nothing_on_ct,
+    on_ct,
+    on_radiograph,
+)
+
+SHAPE: Final = (14, 64, 48)
+SPACING: Final = (5.0, 1.5, 2.5)
+SLICES: Final = range(3, 10)
+ORIENTATIONS: Final = {
+    "axial": AXIAL,
+    "coronal": CORONAL,
+    "sagittal": SAGITTAL,
+    "oblique": OBLIQUE,
+    "axial, feet first": (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+    "axial, prone": (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0),
+}
+PIXELS: Final = 2.0
+LIGHT: Final = 0.002
+"""Of a viewport with a picture, at least so much is not dark: a page of text has more."""
+
+
+# Outlines on a slide are not among them: opened with its slide, which OHIF draws in a viewport of
+# another kind, such a study makes OHIF say that something went wrong.
+KINDS: Final[dict[str, Build]] = {
+    "segments": on_ct,
+    "nothing found": nothing_on_ct,
+    "not analysed": lambda folder: again(nothing_on_ct(folder), refusal()),
+    "classification": on_radiograph,
+}
+
+
+@pytest.fixture(scope="module")
+def viewer() -> Iterator[Viewer]:
+    with Viewer() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with Page(1000, 760) as opened:
+        opened.run_first(NO_TOUR)
+        yield opened
+
+
+@pytest.fixture
+def web(tmp_path: Path, viewer: Viewer) -> Iterator[PlantedWeb]:
+    folder = tmp_path / "node"
+    folder.mkdir()
+    planted = PlantedWeb(folder)
+    viewer.read_from(planted.serve(origins=[viewer.origin]))
+    yield planted
+    planted.close()
+
+
+def staircase() -> MaskArray:
+    """Make a block that moves from slice to slice, so that no flip or shift leaves it in place."""
+    mask = np.zeros(SHAPE, dtype=np.bool_)
+    for index in SLICES:
+        mask[index, 8 + 2 * index : 18 + 2 * index, 6 + index : 20 + index] = True
+    return mask
+
+
+def _mark(dataset: Dataset, index: int) -> None:
+    """Put the block into the image too, brighter than all else in it."""
+    values = np.frombuffer(dataset.PixelData, "<i2").reshape(SHAPE[1:]).copy()
+    values[staircase()[index]] = 3000 - INTERCEPT
+    dataset.PixelData = values.tobytes()
+    dataset.WindowCenter, dataset.WindowWidth = "1000", "4000"
+
+
+def _centre(where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return the middle of the pixels, as column and row."""
+    assert where.any()
+    rows, columns = np.nonzero(where)
+    return np.array([columns.mean(), rows.mean()])
+
+
+def _bright(picture: Picture) -> npt.NDArray[np.bool_]:
+    return np.asarray(picture.min(axis=2) > 190)
+
+
+def _coloured(picture: Picture) -> npt.NDArray[np.bool_]:
+    values = picture.astype(np.int16)
+    return np.asarray(values.max(axis=2) - values.min(axis=2) > 40)
+
+
+def _middle_in_patient(headers: Headers, index: int) -> list[float]:
+    """Return the middle of the block on a slice, from the headers and the mask alone."""
+    grid = grid_of(headers)
+    rows, columns = np.nonzero(staircase()[index])
+    down = np.array(grid.column_direction) * SPACING[1] * rows.mean()
+    along = np.array(grid.row_direction) * SPACING[2] * columns.mean()
+    return [float(value) for value in np.array(grid.positions[index]) + down + along]
+
+
+def _block(folder: Path, orientation: tuple[float, ...]) -> tuple[Headers, Dataset]:
+    """Make a CT with the block in it, and the Segmentation of the block."""
+    depth, rows, columns = SHAPE
+    headers = series(
+        folder,
+        slices=depth,
+        rows=rows,
+        columns=columns,
+        spacing=SPACING,
+        orientation=orientation,
+        modify=_mark,
+    )
+    outcome = Analysis(
+        grid=grid_of(headers),
+        sources=frames_of(headers),
+        findings=(segment("block", staircase(), colour=(220, 30, 30)),),
+        sought=(LUNG,),
+    )
+    [made] = SegmentationWriter().write(context(headers, outcome))
+    return headers, made
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_a_segmentation_lies_where_it_was_found(
+    page: Page, viewer: Viewer, web: PlantedWeb, name: str, tmp_path: Path
+) -> None:
+    """VIEW-04: within two pixels, in any orientation, with another spacing along each axis."""
+    headers, made = _block(tmp_path / "ct", ORIENTATIONS[name])
+    study = str(headers[0].StudyInstanceUID)
+    web.receive(sorted((tmp_path / "ct").glob("*.dcm")))
+    web.make(study, [made])
+    open_study(page, viewer.origin, study, series=2)
+    chosen = {index: str(headers[index].SOPInstanceUID) for index in (SLICES[0], SLICES[-1])}
+    truth = {index: _centre(_bright(go_to(page, uid))) for index, uid in chosen.items()}
+    show_segmentation(page, str(made.SeriesInstanceUID))
+    assert segments(page) == ["Left lung block"]
+    for index, uid in chosen.items():
+        found = _centre(_coloured(go_to(page, uid)))
+        asked = place_on_canvas(page, _middle_in_patient(headers, index))
+        assert np.abs(found - truth[index]).max() < PIXELS
+        assert np.abs(found - asked).max() < PIXELS
+    page.screenshot(tmp_path / "ohif.png")
+    empty = go_to(page, str(headers[SLICES[-1] + 1].SOPInstanceUID))
+    assert not _coloured(empty).any()
+    assert complaints(page) == []
+
+
+def _sent(made: ResultContext) -> dict[str, tuple[Dataset, ...]]:
+    """Write every object of the `ohif` profile that can carry an outcome."""
+    writers = discover(node.results, ResultWriter)  # type: ignore[type-abstract]
+    profile = read_profiles([shipped_profiles()], frozenset(writers))["ohif"]
+    sets = profile.sets(kind_of(made.outcome), frozenset(writers))
+    named = [writers[name]() for name in sorted({name for each in sets for name in each})]
+    return {writer.name: writer.write(made) for writer in named if writer.handles(made.outcome)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_object_of_its_profile_is_shown(
+    page: Page, viewer: Viewer, web: PlantedWeb, kind: str, tmp_path: Path
+) -> None:
+    """VIEW-04: no black viewport and no error, for a CT or radiograph, whatever was found."""
+    made = KINDS[kind](tmp_path)
+    sent = _sent(made)
+    study = str(made.sources[0].StudyInstanceUID)
+    web.receive(sorted((tmp_path / "source").glob("*.dcm")))
+    web.make(study, [dataset for each in sent.values() for dataset in each])
+    open_study(page, viewer.origin, study, series=1 + len(sent))
+    page.screenshot(tmp_path / "source.png")
+    assert {"secondary_capture", "text_report"} <= sent.keys()
+    for name, objects in sent.items():
+        shown = str(objects[0].SeriesInstanceUID)
+        if name == "text_report":
+            show_report(page, shown, "NOT VERIFIED BY A PHYSICIAN")
+        elif name == "segmentation":
+            show_segmentation(page, shown)
+        else:
+            show_stack(page, shown)
+            pictures = [go_to(page, str(each.SOPInstanceUID)) for each in objects]
+            assert min((picture.max(axis=2) > 60).mean() for picture in pictures) > LIGHT
+        page.screenshot(tmp_path / f"{name}.png")
+    assert complaints(page) == []
