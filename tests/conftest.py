@@ -18,7 +18,7 @@ _GPU_ITEMS: pytest.StashKey[int] = pytest.StashKey()
 _TOLD: Final = "gpu items"
 TESTS: Final = Path(__file__).parent
 LONGEST_FIRST: Final = (
-    "engines/test_published_brain_structures.py",
+    "end_to_end/test_published_brains.py",
     "end_to_end/test_kill.py",
     "end_to_end/test_listener_processes.py",
     "engines/test_published_brain_tissues.py",

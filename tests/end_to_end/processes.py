@@ -225,11 +225,14 @@ enabled = false
             and not any(item.state in OPEN_DELIVERIES for item in deliveries)
         )
 
-    def wait_settled(self, study_instance_uid: str, *, revision: int = 1) -> StudyRecord:
+    def wait_settled(
+        self, study_instance_uid: str, *, revision: int = 1, seconds: float = PATIENCE_SECONDS
+    ) -> StudyRecord:
         """Wait for a study to come to its end; return it."""
         wait_until(
             lambda: self.settled(study_instance_uid, revision=revision),
             f"study revision {revision} settles",
+            seconds,
         )
         stores = self.stores()
         try:

@@ -15,7 +15,7 @@ from node.interfaces import Outgoing, SendVerdict, Sent
 from node.pacs import StandInPacs
 from storage.records import JobRecord
 from storage.states import JobState
-from tests.end_to_end.processes import NodeProcess
+from tests.end_to_end.processes import PATIENCE_SECONDS, NodeProcess
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -59,7 +59,9 @@ def job_of(node: NodeProcess, files: Sequence[Path]) -> JobRecord:
     return job
 
 
-def jobs_of(node: NodeProcess, files: Sequence[Path]) -> Sequence[JobRecord]:
+def jobs_of(
+    node: NodeProcess, files: Sequence[Path], *, seconds: float = PATIENCE_SECONDS
+) -> Sequence[JobRecord]:
     """Send files, wait for their study, return its jobs."""
     verdicts: list[SendVerdict] = []
 
@@ -70,7 +72,8 @@ def jobs_of(node: NodeProcess, files: Sequence[Path]) -> Sequence[JobRecord]:
         outgoing(files), report
     )
     assert verdicts == [SendVerdict.ACCEPTED] * len(files)
-    record = node.wait_settled(str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID))
+    study = str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
+    record = node.wait_settled(study, seconds=seconds)
     stores = node.stores()
     try:
         return stores.jobs.list(study_id=record.id)

@@ -28,6 +28,7 @@ from tests.engines.published import (
 )
 
 Labels = npt.NDArray[np.uint8]
+HEAD = "data/mr_t1_defaced"
 LIA = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, -1.0, 0]])
 """Columns: where array axes 0, 1, 2 point in LPS: left, down, to the front."""
 
@@ -124,15 +125,9 @@ BRAINS = {
 
 def check_brain(answers: str, shared: Find, tmp_path: Path) -> None:
     """Conformed around the centre, the whole head at once, argmax, nearest neighbour back."""
-    brain = BRAINS[answers]
-    folder, model = shared("data/mr_t1_defaced"), shared(f"models/{brain.model}")
-    outcome = imported(model, answers, tmp_path, files_in(folder))
-    stack = stacked(folder)
-    image, affine = conformed(stack)
-    part, corner = head_in(image)
-    affine[:3, 3] += affine[:3, :3] @ corner
-    tensor = brain.scale(image)[part][None, None].astype(np.float32)
-    labels = carried_back(most_likely(model, tensor), affine, stack)
+    brain, folder = BRAINS[answers], shared(HEAD)
+    outcome = imported(shared(f"models/{brain.model}"), answers, tmp_path, files_in(folder))
+    labels = plain_labels(brain, shared(f"models/{brain.model}"), stacked(folder))
     keys = [item.key for item in outcome.findings]
     assert set(brain.volumes) <= set(keys)
     for value, key in enumerate(keys, 1):
@@ -140,6 +135,15 @@ def check_brain(answers: str, shared: Find, tmp_path: Path) -> None:
         assert dice(mask(outcome, key), expected) >= 0.99, key
     for key, millilitres in brain.volumes.items():
         assert volume(outcome, key) == pytest.approx(millilitres, rel=brain.tolerance), key
+
+
+def plain_labels(brain: Brain, model: Path, stack: Stack) -> Labels:
+    """Return the classes of a series' voxels, by the steps of the model's README."""
+    image, affine = conformed(stack)
+    part, corner = head_in(image)
+    affine[:3, 3] += affine[:3, :3] @ corner
+    tensor = brain.scale(image)[part][None, None].astype(np.float32)
+    return carried_back(most_likely(model, tensor), affine, stack)
 
 
 def most_likely(model: Path, tensor: npt.NDArray[np.float32]) -> Labels:

@@ -1,4 +1,4 @@
-"""Published nets that outline the brain or its structures, on real T1 MR, against a plain pipeline.
+"""A published net that outlines the brain, on a real CT: see end_to_end for it on real MR.
 
 Where ../shared is absent these are named as not run; see `shared_data`.
 """
@@ -7,18 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from engines.base import open_engine
 from engines.findings import Refusal
 from engines.shipped_answers import import_shipped
 from tests.engines.published import ANSWERS, Find, files_in
-from tests.engines.published_brains import check_brain
-
-
-@pytest.mark.parametrize("answers", ["brain_meshnet_18", "brain_mindgrab"])
-def test_brains_are_those_of_the_readme(answers: str, shared: Find, tmp_path: Path) -> None:
-    check_brain(answers, shared, tmp_path)
 
 
 def test_a_tilted_head_ct_is_refused_though_the_readme_has_a_figure_for_it(
