@@ -56,6 +56,10 @@ unit: $(TEST_STAMP) ## all tests but those that need a GPU, whose number is told
 fuzz: $(TEST_STAMP) ## 10,000 conversations no peer would have, and as many hostile headers (FUZZ_CASES=10000)
 	FUZZ_CASES=$${FUZZ_CASES:-10000} $(BIN)/pytest -q tests/end_to_end/test_protocol_fuzz.py tests/node/test_header_corpus.py
 
+.PHONY: geometries
+geometries: $(TEST_STAMP) ## 1,000 random geometries for each kind of Segmentation, from files and back (GEOMETRIES=1000)
+	GEOMETRIES=$${GEOMETRIES:-1000} $(BIN)/pytest -q tests/node/results/test_segmentation_geometry.py
+
 .PHONY: bench-delivery
 bench-delivery: $(TEST_STAMP) ## time what sending an object costs, beside pynetdicom and dcmtk's storescu
 	$(BIN)/python deploy/bench/delivery.py
