@@ -1,4 +1,4 @@
-"""Every requirement on the listener is named by a test, or a line says why there is none."""
+"""Every requirement on listener and images is named by a test, or a line says why there is none."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ STATUSES: Final = (
     "0x0117", "0x0122", "0x0124", "0x0210", "0x0211", "0x0212",
 )  # fmt: skip
 """What a C-STORE may be answered with (PS3.4 table B.2-1, PS3.7 9.1.1.1.9)."""
-REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES)
-NAME: Final = re.compile(r"\b(?:T[0-9]{2}|NET-[0-9]{2}|0x[0-9A-F]{4})\b")
+IMAGES: Final = (
+    *(f"GEO-{number:02}" for number in range(1, 15)),
+    *(f"PIX-{number:02}" for number in range(1, 13)),
+    *(f"WSM-{number:02}" for number in range(1, 6)),
+)
+"""Where voxels lie, what pixels mean, and tiled images of slides."""
+REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES)
+NAME: Final = re.compile(r"\b(?:T[0-9]{2}|(?:NET|GEO|PIX|WSM)-[0-9]{2}|0x[0-9A-F]{4})\b")
+IN_A_NAME: Final = re.compile(r"_(geo|pix|wsm)_([0-9]{2})(?=_)")
 IN_PART: Final = " (in part)"
 HEADING: Final = "## 8. What is not there, and why"
 
 
 @cache
 def named_by_tests() -> frozenset[str]:
-    """Return the ids in docstrings of test functions; those of modules name ranges.
+    """Return the ids in names and docstrings of test functions; those of modules name ranges.
 
     Statuses count in tests of the listener alone: elsewhere they are those of other peers.
     """
@@ -46,6 +53,7 @@ def _names_in(source: SourceFile) -> Iterator[str]:
     for node in ast.walk(source.syntax):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             yield from NAME.findall(ast.get_docstring(node) or "")
+            yield from (f"{kind.upper()}-{number}" for kind, number in IN_A_NAME.findall(node.name))
 
 
 def told_why_not() -> dict[str, str]:
@@ -56,7 +64,7 @@ def told_why_not() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("requirement", REQUIRED)
-def test_every_requirement_on_the_listener_has_a_test_or_a_reason(requirement: str) -> None:
+def test_every_requirement_has_a_test_or_a_reason(requirement: str) -> None:
     if requirement not in named_by_tests() | told_why_not().keys():
         pytest.fail(f"no test names {requirement} in its docstring, and {STATEMENT.name} no reason")
 
@@ -64,6 +72,6 @@ def test_every_requirement_on_the_listener_has_a_test_or_a_reason(requirement: s
 def test_a_reason_stands_only_for_what_no_test_names() -> None:
     """What is done in part has both: its test says what, its line, so marked, what is not."""
     told, named = told_why_not(), named_by_tests()
-    assert [name for name in told if name in named & {*ATTACKS, *NETWORK}] == []
+    assert [name for name in told if name in named & {*ATTACKS, *NETWORK, *IMAGES}] == []
     in_part = {name.removesuffix(IN_PART) for name in told if name.endswith(IN_PART)}
     assert sorted(in_part - named) == []

@@ -201,6 +201,7 @@ def job_of(node: NodeProcess, study: str) -> JobRecord:
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_an_unfit_series_is_refused_with_its_code_at_the_pacs(name: str, sent: Sending) -> None:
+    """GEO-03 to GEO-06, GEO-08, GEO-09, PIX-07, PIX-08, PIX-11 (the view), PIX-12."""
     job, case = sent.jobs[name], CASES[name]
     assert job.state is JobState.REFUSED, job.summary
     reason = job.summary["reason"]

@@ -73,6 +73,7 @@ def pixel_format(**values: object) -> PixelFormat:
 def test_bits_stored_come_back_whatever_lies_in_the_other_bits(
     bits: tuple[int, int], signed: bool, value: int, noise: int
 ) -> None:
+    """PIX-05."""
     stored, high = bits
     pattern = value & ((1 << stored) - 1)
     mask = ((1 << stored) - 1) << (high + 1 - stored)
@@ -83,6 +84,7 @@ def test_bits_stored_come_back_whatever_lies_in_the_other_bits(
 
 
 def test_a_series_in_spare_bits_and_another_high_bit_reads_as_the_plain_one(tmp_path: Path) -> None:
+    """PIX-05."""
     path = one_slice(tmp_path)
     expected = read_one(path).voxels
     dataset = dcmread(path)
@@ -125,6 +127,7 @@ def test_big_endian_words_are_swapped() -> None:
 
 
 def test_padding_is_found_before_rescaling(tmp_path: Path) -> None:
+    """PIX-04."""
     path = one_slice(tmp_path)
     dataset = dcmread(path)
     values = dataset.pixel_array.copy()
@@ -140,6 +143,7 @@ def test_padding_is_found_before_rescaling(tmp_path: Path) -> None:
 
 
 def test_padding_of_the_wrong_sign_is_understood(tmp_path: Path) -> None:
+    """PIX-04."""
     path = one_slice(tmp_path)
     dataset = dcmread(path)
     values = dataset.pixel_array.copy()
@@ -151,6 +155,8 @@ def test_padding_of_the_wrong_sign_is_understood(tmp_path: Path) -> None:
 
 
 def test_slope_and_intercept_are_those_of_each_slice(tmp_path: Path) -> None:
+    """PIX-02: as in PET."""
+
     def rescale(dataset: Dataset, index: int) -> None:
         dataset.RescaleSlope, dataset.RescaleIntercept = str(0.5 + index), str(-10.25 * index)
 
@@ -163,6 +169,7 @@ def test_slope_and_intercept_are_those_of_each_slice(tmp_path: Path) -> None:
 
 
 def test_monochrome1_is_not_inverted(tmp_path: Path) -> None:
+    """PIX-01: values of a volume are what was measured."""
     path = one_slice(tmp_path)
     expected = read_one(path).voxels
     dataset = dcmread(path)

@@ -40,6 +40,8 @@ def test_the_window_of_the_image_makes_black_and_white(tmp_path: Path) -> None:
 
 
 def test_rescaled_values_are_windowed_not_stored_ones(tmp_path: Path) -> None:
+    """PIX-02."""
+
     def halved(dataset: Dataset) -> None:
         dataset.RescaleSlope, dataset.RescaleIntercept = 0.5, 900
 
@@ -58,6 +60,8 @@ def test_signed_values_are_windowed(tmp_path: Path) -> None:
 
 
 def test_monochrome1_is_inverted(tmp_path: Path) -> None:
+    """PIX-01: for engines that look at displayed images."""
+
     def inverted(dataset: Dataset) -> None:
         dataset.PhotometricInterpretation = "MONOCHROME1"
 
@@ -65,6 +69,8 @@ def test_monochrome1_is_inverted(tmp_path: Path) -> None:
 
 
 def test_a_voi_lut_goes_before_a_window(tmp_path: Path) -> None:
+    """PIX-03."""
+
     def with_table(dataset: Dataset) -> None:
         table = Dataset()
         table.add_new("LUTDescriptor", "US", [4096, 0, 12])
@@ -74,7 +80,28 @@ def test_a_voi_lut_goes_before_a_window(tmp_path: Path) -> None:
     assert shown(tmp_path, with_table)[0] == pytest.approx((RAMP // 2) * 255 / 4095, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [
+        ("LINEAR_EXACT", np.clip((RAMP - 2000) / 1000 + 0.5, 0, 1) * 255),
+        ("SIGMOID", 255 / (1 + np.exp(-4 * (RAMP - 2000) / 1000))),
+    ],
+)
+def test_the_first_window_is_applied_as_its_function_says(
+    function: str, wanted: npt.NDArray[np.float64], tmp_path: Path
+) -> None:
+    """PIX-03 (PS3.3 C.11.2.1.3)."""
+
+    def windows(dataset: Dataset) -> None:
+        dataset.WindowCenter, dataset.WindowWidth = ["2000", "500"], ["1000", "100"]
+        dataset.VOILUTFunction = function
+
+    assert shown(tmp_path, windows)[0] == pytest.approx(wanted, abs=0.5)
+
+
 def test_without_any_the_lowest_is_black_and_the_highest_white(tmp_path: Path) -> None:
+    """PIX-03: as images for processing come."""
+
     def bare(dataset: Dataset) -> None:
         del dataset.WindowCenter, dataset.WindowWidth
 
@@ -82,6 +109,8 @@ def test_without_any_the_lowest_is_black_and_the_highest_white(tmp_path: Path) -
 
 
 def test_padding_is_black(tmp_path: Path) -> None:
+    """PIX-04."""
+
     def padded(dataset: Dataset) -> None:
         dataset.add_new("PixelPaddingValue", "US", 4095)
 
@@ -161,6 +190,7 @@ def colour_cine(dataset: Dataset) -> None:
 
 
 def test_a_frame_of_a_colour_cine_keeps_its_colours(tmp_path: Path) -> None:
+    """PIX-06, PIX-09."""
     path = make_radiograph(tmp_path / "cine.dcm", modify=colour_cine)
     for number in (1, 2, 3):
         found = displayed_file(path, number)
@@ -171,6 +201,8 @@ def test_a_frame_of_a_colour_cine_keeps_its_colours(tmp_path: Path) -> None:
 
 
 def test_palette_colours_are_looked_up(tmp_path: Path) -> None:
+    """PIX-06."""
+
     def palette(dataset: Dataset) -> None:
         dataset.PhotometricInterpretation = "PALETTE COLOR"
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7

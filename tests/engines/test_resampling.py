@@ -50,6 +50,7 @@ angles = st.tuples(st.floats(-40, 40), st.floats(-40, 40))
 def test_turning_cropping_and_padding_give_masks_back_voxel_for_voxel(
     shape: Shape, spacing: tuple[float, ...], angle: tuple[float, float], orientation: str
 ) -> None:
+    """GEO-14: where voxels fall on voxels."""
     source = lattice(shape, spacing, angle)
     labels = np.random.default_rng(3).integers(0, 200, shape).astype(np.uint8)
     target = padded_to_multiple(turned(source, orientation), (8, 4, 16))
@@ -114,6 +115,31 @@ def test_area_interpolation_of_half_the_matrix_is_the_mean_of_two_by_two() -> No
         found, values.reshape(3, 4, 2, 6, 2).mean(axis=(2, 4)), rtol=1e-5, atol=1e-6
     )
     assert target.spacing == pytest.approx((3.0, 2.0, 2.0))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    spacing=st.tuples(*[st.floats(0.5, 1.5)] * 3),
+    middle=st.tuples(*[st.floats(-2.0, 2.0)] * 3),
+    angle=angles,
+)
+def test_a_label_that_went_to_other_spacings_and_back_is_where_it_was(
+    spacing: tuple[float, float, float],
+    middle: tuple[float, float, float],
+    angle: tuple[float, float],
+) -> None:
+    """GEO-14: the centroid within half a voxel; the volume within 1 % if voxels got no larger."""
+    source = lattice((40, 44, 48), (1.0, 1.0, 1.0), angle)
+    places = np.indices(source.shape).reshape(3, -1).T - (np.array(source.shape) - 1) / 2
+    inside = np.linalg.norm((places - middle) / (15.0, 16.0, 17.0), axis=1) < 1
+    labels = inside.reshape(source.shape).astype(np.uint8)
+    target = respaced(source, spacing)
+    there = labels_back(labels, source, target)
+    back = labels_back(there, target, source)
+    apart = np.argwhere(back).mean(axis=0) - np.argwhere(labels).mean(axis=0)
+    assert np.abs(apart).max() < 0.5
+    if max(spacing) <= 1.0:
+        assert int(back.sum()) == pytest.approx(int(labels.sum()), rel=0.01)
 
 
 def test_half_the_matrix_and_back_labels_each_two_by_two_alike() -> None:

@@ -7,8 +7,6 @@ from typing import Unpack
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -48,6 +46,8 @@ def refusal(instances: list[InstanceFile], **limits: int) -> SeriesRefusedError:
 def test_slices_are_put_in_order_whatever_their_order_names_and_numbers(
     tmp_path: Path, orientation: tuple[float, ...]
 ) -> None:
+    """GEO-01: by position along the normal, on four planes."""
+
     def mislead(dataset: Dataset, index: int) -> None:
         dataset.InstanceNumber = 100 - index
         dataset.SliceLocation = str(-index)
@@ -89,17 +89,20 @@ def test_a_slice_without_thickness_is_read(tmp_path: Path) -> None:
 
 
 def test_the_same_instance_given_twice_counts_once(tmp_path: Path) -> None:
+    """GEO-05: one SOP Instance UID."""
     files = small(tmp_path)
     assert read_volume([*files, *files]).voxels.shape[0] == 6
 
 
 def test_missing_slices_are_refused_with_their_number(tmp_path: Path) -> None:
+    """GEO-04."""
     refused = refusal(small(tmp_path, slices=9, missing=(4, 5)))
     assert refused.reason is Reason.MISSING_SLICES
     assert refused.detail.startswith("2 slices missing in 1 gaps")
 
 
 def test_gantry_tilt_is_refused_with_its_angle(tmp_path: Path) -> None:
+    """GEO-03."""
     refused = refusal(small(tmp_path, tilt_degrees=18.5))
     assert refused.reason is Reason.TILTED
     assert "18.5 degrees" in refused.detail
@@ -159,6 +162,7 @@ def _drop(name: str) -> Callable[[Dataset], None]:
 def test_one_wrong_image_makes_the_series_refused(
     tmp_path: Path, change: Callable[[Dataset], None], reason: Reason
 ) -> None:
+    """GEO-08, GEO-13: what differs, and directions that are none."""
     assert refusal(small(tmp_path, modify=_at(2, change))).reason is reason
 
 
@@ -171,6 +175,8 @@ def test_images_of_different_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_two_phases_in_one_series_are_refused_and_the_difference_is_named(tmp_path: Path) -> None:
+    """GEO-08."""
+
     def late(dataset: Dataset, index: int) -> None:
         dataset.AcquisitionNumber = 2
         dataset.SOPInstanceUID = uid("late", index)
@@ -183,6 +189,8 @@ def test_two_phases_in_one_series_are_refused_and_the_difference_is_named(tmp_pa
 
 
 def test_two_images_at_one_position_without_a_difference_are_refused(tmp_path: Path) -> None:
+    """GEO-05: two SOP Instance UIDs."""
+
     def other(dataset: Dataset, index: int) -> None:
         dataset.SOPInstanceUID = uid("other", index)
         dataset.file_meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
@@ -199,6 +207,8 @@ def test_acquisitions_that_follow_each_other_are_one_volume(tmp_path: Path) -> N
 
 
 def test_a_localizer_among_slices_is_left_out_and_said_to_be(tmp_path: Path) -> None:
+    """GEO-09."""
+
     def localize(dataset: Dataset) -> None:
         dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
         dataset.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
@@ -220,10 +230,12 @@ def test_a_localizer_among_slices_is_left_out_and_said_to_be(tmp_path: Path) -> 
 def test_a_series_without_slices_is_refused(
     tmp_path: Path, change: Callable[[Dataset], None], reason: Reason
 ) -> None:
+    """GEO-09, PIX-12: nothing but localizers, screen saves, or text burned in."""
     assert refusal(small(tmp_path, modify=lambda d, _: change(d))).reason is reason
 
 
 def test_secondary_captures_are_told_by_their_sop_class(tmp_path: Path) -> None:
+    """GEO-09."""
     (file,) = small(tmp_path, slices=1)
     capture = InstanceFile(
         path=file.path,
@@ -280,6 +292,7 @@ def enhanced(path: Path, **options: Unpack[CtOptions]) -> list[InstanceFile]:
 
 
 def test_an_enhanced_image_gives_the_same_volume_as_the_classic_series(tmp_path: Path) -> None:
+    """GEO-10: frames lie in the file from top to bottom, and count from 1."""
     classic = read_volume(small(tmp_path / "classic"))
     volume = read_volume(enhanced(tmp_path / "enhanced.dcm"))
     assert np.array_equal(volume.voxels, classic.voxels)
@@ -297,6 +310,8 @@ def _shared(name: str, attribute: str, value: object) -> Change:
 
 
 def test_attributes_of_a_frame_come_before_the_shared_ones(tmp_path: Path) -> None:
+    """GEO-10, PIX-02: a rescale of its own."""
+
     def own_rescale(dataset: Dataset, _frames: int) -> None:
         item = Dataset()
         item.RescaleSlope, item.RescaleIntercept, item.RescaleType = "2", "0", "HU"
@@ -330,6 +345,8 @@ def test_a_frame_without_its_groups_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_stacks_in_one_image_are_refused(tmp_path: Path) -> None:
+    """GEO-10: by StackID."""
+
     def second(dataset: Dataset, _frames: int) -> None:
         dataset.PerFrameFunctionalGroupsSequence[0].FrameContentSequence[0].StackID = "2"
 
@@ -339,6 +356,8 @@ def test_two_stacks_in_one_image_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_concatenation_is_refused(tmp_path: Path) -> None:
+    """GEO-11."""
+
     def part(dataset: Dataset, _frames: int) -> None:
         dataset.ConcatenationUID = "1.2.3"
         dataset.InConcatenationNumber, dataset.InConcatenationTotalNumber = 1, 3
@@ -357,35 +376,3 @@ def test_enhanced_pixel_data_shorter_than_its_frames_is_refused(tmp_path: Path) 
 
     refused = refusal(enhanced(tmp_path / "e.dcm", modify=shorten))
     assert refused.reason is Reason.PIXELS_TOO_SHORT
-
-
-# ------------------------------------------------------------------ property
-
-
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    angle=st.floats(-1.5, 1.5),
-    between=st.floats(0.5, 9.0),
-    pixel=st.floats(0.3, 3.0),
-    seed=st.integers(0, 1000),
-)
-def test_files_of_any_orientation_and_spacing_come_back_in_order(
-    tmp_path_factory: pytest.TempPathFactory, angle: float, between: float, pixel: float, seed: int
-) -> None:
-    orientation = (np.cos(angle), np.sin(angle), 0.0, 0.0, 0.0, -1.0)
-    files = small(
-        tmp_path_factory.mktemp("series"),
-        slices=4,
-        rows=6,
-        columns=5,
-        orientation=orientation,
-        spacing=(between, pixel, pixel),
-        seed=seed,
-    )
-    shuffled = files.copy()
-    random.Random(seed).shuffle(shuffled)  # noqa: S311 - a test order, no secret
-    volume = read_volume(shuffled)
-    assert [s.sop_instance_uid for s in volume.sources] == [f.sop_instance_uid for f in files]
-    assert volume.grid.spacing[0] == pytest.approx(between, rel=1e-5)

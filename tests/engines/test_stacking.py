@@ -91,6 +91,7 @@ def test_a_sheared_stack_is_always_found(case: Planes, degrees: float) -> None:
 
 @given(planes(min_count=4), st.floats(0.06, 0.3))
 def test_uneven_spacing_beyond_the_tolerance_is_refused(case: Planes, share: float) -> None:
+    """GEO-06."""
     positions = case.positions.copy()
     positions[1] += max(0.06, share * case.spacing) * case.normal
     with pytest.raises(SeriesRefusedError) as caught:
@@ -104,6 +105,7 @@ def test_uneven_spacing_beyond_the_tolerance_is_refused(case: Planes, share: flo
 
 @given(planes(min_count=3))
 def test_jitter_within_the_tolerance_is_accepted(case: Planes) -> None:
+    """GEO-06."""
     positions = case.positions.copy()
     positions[1] += 0.01 * case.normal
     assert case.stack(positions).spacing == pytest.approx(case.spacing, rel=1e-6)
@@ -127,11 +129,13 @@ def test_planes_of_different_orientation_are_refused() -> None:
     [(1, 0, 0, 0.1, 1, 0), (1.01, 0, 0, 0, 1, 0), (0, 0, 0, 0, 1, 0), (1, 0, 0, 1, 0, 0)],
 )
 def test_orientations_that_are_not_orthonormal_are_refused(orientation: tuple[float, ...]) -> None:
+    """GEO-13."""
     with pytest.raises(SeriesRefusedError, match="BAD_GEOMETRY"):
         stack_planes(np.zeros((1, 3)), np.array([orientation], dtype=np.float64))
 
 
 def test_an_orientation_within_the_tolerance_is_made_orthonormal() -> None:
+    """GEO-13."""
     stack = stack_planes(np.zeros((1, 3)), np.array([[1.0005, 0, 0, 0.0005, 1, 0]]))
     assert np.linalg.norm(stack.row_direction) == pytest.approx(1, abs=1e-12)
     assert np.dot(stack.row_direction, stack.column_direction) == pytest.approx(0, abs=1e-12)

@@ -32,6 +32,7 @@ AT_INJECTION = 70_000 / 350e6
 
 
 def test_a_dose_decays_until_the_series_begins() -> None:
+    """PIX-07: START, and ADMIN without decay."""
     assert suv_factor([pet()]) == pytest.approx(2 * AT_INJECTION)
     assert suv_factor([pet(DecayCorrection="ADMIN")]) == pytest.approx(AT_INJECTION)
 
@@ -44,6 +45,7 @@ def test_an_acquisition_before_the_series_is_where_decay_is_reckoned_to() -> Non
 
 
 def test_an_injection_after_the_series_was_on_the_day_before() -> None:
+    """PIX-07: over midnight."""
     found = suv_factor([pet(SeriesTime="001000", RadiopharmaceuticalStartTime="231000")])
     assert found == pytest.approx(2 * AT_INJECTION)
     whole = pet(RadiopharmaceuticalStartDateTime="20240301070000.0")
@@ -67,6 +69,7 @@ def test_an_injection_after_the_series_was_on_the_day_before() -> None:
     ],
 )
 def test_what_is_missing_is_said(changes: dict[str, object], why: str) -> None:
+    """PIX-07: refused, never guessed."""
     image = pet()
     for keyword, value in changes.items():
         dose = "Dose" in keyword or "Half" in keyword or "Start" in keyword

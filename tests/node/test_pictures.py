@@ -89,6 +89,7 @@ def test_colours_are_shown_as_they_are(tmp_path: Path) -> None:
 
 
 def test_luminance_and_chrominance_become_colours(tmp_path: Path) -> None:
+    """PIX-06."""
     red = np.broadcast_to(np.array([76, 85, 255]), (2, 2, 3))  # PS3.3 C.7.6.3.1.2
     found = shown(coloured(tmp_path, "YBR_FULL", red)).astype(int)
     assert np.abs(found - [255, 0, 0]).max() <= 3

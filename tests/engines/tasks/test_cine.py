@@ -101,6 +101,7 @@ def test_volumes_and_what_is_ejected_are_measured(engine: Engine, tmp_path: Path
 
 
 def test_each_outline_lies_on_the_images_of_its_phase(engine: Engine, tmp_path: Path) -> None:
+    """PIX-09."""
     files = cine(tmp_path, [DIASTOLE, SYSTOLE])
     outcome = run(engine, files)
     assert isinstance(outcome, Analysis)
@@ -134,6 +135,7 @@ def by_time(dataset: Dataset, phase: int, index: int) -> None:
 
 
 def test_phases_are_ranked_by_trigger_time_at_each_place(engine: Engine, tmp_path: Path) -> None:
+    """PIX-09."""
     outcome = run(engine, cine(tmp_path, [DIASTOLE, SYSTOLE], by_time))
     assert values(outcome)["8811-2"] == pytest.approx(75)
 

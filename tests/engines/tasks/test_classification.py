@@ -82,6 +82,7 @@ def test_nothing_above_its_threshold_is_nothing_found(engine: Engine, tmp_path: 
 
 
 def test_each_image_of_a_series_is_looked_at(engine: Engine, tmp_path: Path) -> None:
+    """PIX-11: several images in one series."""
     paths = [
         make_radiograph(tmp_path / f"{number}.dcm", modify=modify)
         for number, modify in enumerate((dark, bright, dark))

@@ -54,6 +54,7 @@ def run(engine: Engine, *paths: Path) -> Outcome:
 
 
 def test_nuclei_are_outlined_where_they_lie_on_the_slide(engine: Engine, tmp_path: Path) -> None:
+    """WSM-02: in tiles that lie row by row, 4 across."""
     outcome = run(engine, make_slide(tmp_path / "slide.dcm"))
     assert isinstance(outcome, SlideAnalysis)
     (nuclei,) = outcome.findings
@@ -131,6 +132,7 @@ def a_label(dataset: Dataset) -> None:
 def test_a_slide_that_is_not_fit_is_refused(
     modify: object, code: str, engine: Engine, tmp_path: Path
 ) -> None:
+    """WSM-01 (a label), WSM-02 (TILED_SPARSE), WSM-04 (more pixels than memory holds)."""
     assert callable(modify)
     outcome = run(engine, make_slide(tmp_path / "slide.dcm", modify=modify))
     assert isinstance(outcome, Refusal)
@@ -138,6 +140,7 @@ def test_a_slide_that_is_not_fit_is_refused(
 
 
 def test_of_several_levels_the_finest_that_fits_is_read(engine: Engine, tmp_path: Path) -> None:
+    """WSM-01: by pixel spacing, not by the order of files."""
     coarse, fit = spaced(0.004), spaced(0.0006)
     assert callable(coarse)
     assert callable(fit)

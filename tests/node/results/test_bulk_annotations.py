@@ -58,6 +58,7 @@ def saved(made: ResultContext, folder: Path) -> Path:
 
 
 def test_polygons_and_areas_come_back_as_they_were(tmp_path: Path) -> None:
+    """WSM-03: in pixels of the total pixel matrix."""
     made = outlined(tmp_path)
     path = saved(made, tmp_path)
     BulkAnnotationsWriter().check(path, made)
@@ -66,6 +67,7 @@ def test_polygons_and_areas_come_back_as_they_were(tmp_path: Path) -> None:
     assert (group.NumberOfAnnotations, group.GraphicType) == (2, "POLYGON")
     assert group.AnnotationPropertyTypeCodeSequence[0].CodeValue == "84640000"
     assert written.AnnotationCoordinateType == "2D"
+    assert written.PixelOriginInterpretation == "VOLUME"
     said = [line for line in dciodvfy(path) if not any(word in line for word in ITS_OWN)]
     assert not said
 
