@@ -27,7 +27,15 @@ from node.interfaces import ResultWriter
 from node.results.label_map import LabelMapWriter
 from node.results.segmentation import SegmentationWriter
 from tests.factories import CtOptions, CtPlan, instance_files, make_ct_series, slice_position
-from tests.node.results.building import LUNG, context, segment
+from tests.node.results.building import (
+    LUNG,
+    analysis,
+    context,
+    multi_frame,
+    segment,
+    series,
+)
+from tests.node.results.itk import convert, mask_centres
 
 EXAMPLES: Final = int(os.environ.get("GEOMETRIES", "100"))
 """How many for each kind of object; `make geometries` has a thousand."""
@@ -187,3 +195,18 @@ def test_a_sheared_stack_is_refused(case: Geometry, degrees: float, towards: int
     """GEO-03: a gantry tilted to either side, with the slices in any direction."""
     sheared: CtOptions = {**case.options, "tilt_degrees": towards * degrees}
     assert refusal_of(replace(case, options=sheared)) is Reason.TILTED
+
+
+def test_another_toolkit_finds_masks_on_the_frames_of_an_enhanced_image(tmp_path: Path) -> None:
+    """GEO-10: frames lie in another order than slices."""
+    headers = series(tmp_path / "source", spacing=(3.0, 0.7, 1.2))
+    sources, frames = multi_frame(headers)
+    outcome = replace(analysis(headers), sources=frames)
+    (dataset,) = SegmentationWriter().write(context(sources, outcome))
+    dataset.save_as(tmp_path / "seg.dcm", enforce_file_format=True)
+    found = convert(tmp_path / "seg.dcm", tmp_path / "itk")
+    for item, wanted in zip(dataset.SegmentSequence, outcome.findings, strict=True):
+        centres = mask_centres(wanted.mask, outcome.grid)
+        assert len(found[item.TrackingUID]) == len(centres)
+        apart, _ = cKDTree(centres).query(found[item.TrackingUID])
+        assert float(np.max(apart)) < 0.01
