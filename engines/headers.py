@@ -106,6 +106,7 @@ class FrameHeader:
     slice_thickness: float | None
     rescale: tuple[float, float] | None  # slope, intercept
     rescale_type: str
+    tabled: bool  # stored values become values by a table (PS3.3 C.11.1), not by a line
     lossy: bool
     burned_in: bool
     distinct: Mapping[str, str]
@@ -237,6 +238,7 @@ def _frame(image: _Image, places: Sequence[_Attributes], index: int | None) -> F
         slice_thickness=_thickness(_numbers(places, "SliceThickness", 1)),
         rescale=_rescale(places),
         rescale_type=str(_first(places, "RescaleType") or ""),
+        tabled=bool(attributes.get("ModalityLUTSequence")),
         lossy=attributes.get("LossyImageCompression") == "01"
         or pixels.transfer_syntax_uid in ALWAYS_LOSSY,
         burned_in=attributes.get("BurnedInAnnotation") == "YES",

@@ -339,6 +339,7 @@ KEYWORDS: Final[Mapping[str, str]] = {
     "RescaleIntercept": "DS",
     "RescaleSlope": "DS",
     "RescaleType": "LO",
+    "ModalityLUTSequence": "SQ",
     "LossyImageCompression": "CS",
     "PerFrameFunctionalGroupsSequence": "SQ",
     "SharedFunctionalGroupsSequence": "SQ",

@@ -107,9 +107,15 @@ def load_volume(stacked: StackedSeries, *, byte_limit: int) -> Volume:
     """Decode the pixels of a stack.
 
     Raises:
-        SeriesRefusedError: pixel data that is short, damaged, not grey, or without a decoder.
+        SeriesRefusedError: pixel data that is short, damaged, not grey, or without a decoder; or
+            values that a table would change.
     """
     frames = stacked.series.frames
+    if any(frame.tabled for frame in frames):
+        raise SeriesRefusedError(
+            Reason.INVALID_RESCALE,
+            "stored values become values by a table (Modality LUT Sequence), not by a slope",
+        )
     voxels, valid = read_voxels(frames, byte_limit=byte_limit)
     return Volume(
         voxels=voxels,

@@ -52,7 +52,7 @@ def test_a_spacing_that_is_not_of_the_patient_is_none(tmp_path: Path, keyword: s
     assert caught.value.reason is Reason.MISSING_GEOMETRY
 
 
-def test_values_that_a_table_would_change_are_not_in_hounsfield_units(tmp_path: Path) -> None:
+def test_a_volume_whose_values_a_table_would_change_is_refused(tmp_path: Path) -> None:
     """PIX-02: a Modality LUT in the place of slope and intercept."""
 
     def with_table(dataset: Dataset, _index: int) -> None:
@@ -63,7 +63,9 @@ def test_values_that_a_table_would_change_are_not_in_hounsfield_units(tmp_path: 
         table.add_new("LUTData", "OW", bytes(2 * 4096))
         dataset.ModalityLUTSequence = [table]
 
-    assert read(tmp_path, with_table).unit == ""
+    with pytest.raises(SeriesRefusedError, match="Modality LUT") as caught:
+        read(tmp_path, with_table)
+    assert caught.value.reason is Reason.INVALID_RESCALE
 
 
 @settings(
