@@ -23,6 +23,7 @@ LONGEST_FIRST: Final = (
     "end_to_end/test_listener_processes.py",
     "engines/test_published_brain_tissues.py",
     "end_to_end/test_retention.py",
+    "browser/test_ohif.py",
     "engines/test_build_shipped.py",
     "end_to_end/test_faults.py",
     "node/test_shipped_engines.py",
