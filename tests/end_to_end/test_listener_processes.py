@@ -317,7 +317,7 @@ def test_a_study_waits_for_a_process_that_owes_rows(node: SharingNode, end: sign
 
 
 def test_limits_are_those_of_all_processes_together(node: SharingNode) -> None:
-    node.listener = "processes = 2\nmax_associations = 3\nmax_associations_per_address = 5\n"
+    node.listener = "processes = 2\nmax_associations = 3\nmax_associations_per_address = 40\n"
     node.write()
     started(node)
     held = [StoreAssociation(node.port, calling=f"CT{number}") for number in range(3)]
@@ -325,9 +325,9 @@ def test_limits_are_those_of_all_processes_together(node: SharingNode) -> None:
         with pytest.raises(ConnectionRefusedError, match=r"rejected: \(2, 3, 2\)"):
             StoreAssociation(node.port, calling="ONE-TOO-MANY")
     held.pop().release()
-    wait_until(lambda: admitted(node), "the place is free again", 5)
+    wait_until(lambda: admitted(node), "the place is free again", 30)
     node.wait_again(1, node.kill_one(1))
-    wait_until(lambda: admitted(node), "what it held is free again", 5)
+    wait_until(lambda: admitted(node), "what it held is free again", 30)
     for sender in held:
         sender.close()
 
@@ -349,7 +349,7 @@ def test_connections_from_one_address_are_counted_over_all_processes(node: Shari
         StoreAssociation(node.port, calling="CT4")
     for sender in held:
         sender.release()
-    wait_until(lambda: admitted(node), "an address may come again", 5)
+    wait_until(lambda: admitted(node), "an address may come again", 30)
 
 
 def test_a_process_that_cannot_start_stops_the_node_with_its_reason(node: SharingNode) -> None:
