@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Final
@@ -51,63 +51,67 @@ def measure_floor(
     """
     context = multiprocessing.get_context("fork")
     standing = context.Barrier(len(counts))
-    with ThreadPoolExecutor(len(counts)) as lanes:
-        runs = list(
-            lanes.map(
-                lambda lane: _lane(
-                    template, lane[1], folder / f"floor-{lane[0]}", standing, synced
-                ),
-                enumerate(counts),
-            )
-        )
-    started, ended = min(run[0] for run in runs), max(run[1] for run in runs)
+    ends = []
+    for number, count in enumerate(counts):
+        end, other = context.Pipe(duplex=False)
+        lane = _Lane(template, count, folder / f"floor-{number}", standing, synced)
+        context.Process(target=lane.measure, args=(other,), daemon=True).start()
+        other.close()
+        ends.append(end)
+    runs = [_told(end) for end in ends]
     return FloorRun(
-        seconds=ended - started,
-        cpu_seconds=sum(run[2] for run in runs),
-        peak_bytes=sum(run[3] for run in runs),
+        seconds=max(run.ended for run in runs) - min(run.started for run in runs),
+        cpu_seconds=sum(run.cpu_seconds for run in runs),
+        peak_bytes=sum(run.peak_bytes for run in runs),
     )
 
 
-def _lane(
-    template: Template, count: int, path: Path, standing: Barrier, synced: bool
-) -> tuple[float, float, float, int]:
-    """Return when the first byte left and the last answer came, and CPU and peak memory."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        job = [str(listener.getsockname()[1]), str(template.size), str(count), str(path)]
-        program = Path(__file__).with_name("floor_receiver.py")
-        command = [sys.executable, "-S", str(program), *job, str(int(synced))]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as receiver:
-            connection, _ = listener.accept()
-            with connection:
-                started, ended = _send_apart(connection, template, count, standing)
-            told, _ = receiver.communicate()
-    written = path.stat().st_size
-    path.unlink()
-    if written != template.size * count:
-        raise RuntimeError(f"the floor wrote {written} bytes of {template.size * count}")
-    cpu_seconds, peak_bytes = json.loads(told)
-    return started, ended, cpu_seconds, peak_bytes
+@dataclass(frozen=True, slots=True)
+class _LaneRun:
+    """When the first byte left and the last answer came, and what the receiver took."""
+
+    started: float
+    ended: float
+    cpu_seconds: float
+    peak_bytes: int
 
 
-def _send_apart(
-    connection: socket.socket, template: Template, count: int, standing: Barrier
-) -> tuple[float, float]:
-    """Send from a process of its own, as the fast sender does."""
-    context = multiprocessing.get_context("fork")
-    end, other = context.Pipe(duplex=False)
-    worker = context.Process(
-        target=lambda: other.send(_send(connection, template, count, standing)), daemon=True
-    )
-    worker.start()
-    other.close()
+def _told(end: Connection) -> _LaneRun:
     with end:
         try:
-            times: tuple[float, float] = end.recv()
+            run: _LaneRun = end.recv()
         except EOFError:
-            raise ConnectionError("a sender ended without a word") from None
-        finally:
-            worker.join()
-    return times
+            raise RuntimeError("a connection of the floor failed; see above") from None
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """One connection: its sender, a process of its own, and the receiver that this starts."""
+
+    template: Template
+    count: int
+    path: Path
+    standing: Barrier
+    synced: bool
+
+    def measure(self, end: Connection) -> None:
+        """Send, wait for the receiver to end, and tell what it took."""
+        size, count = self.template.size, self.count
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            job = [str(listener.getsockname()[1]), str(size), str(count), str(self.path)]
+            program = Path(__file__).with_name("floor_receiver.py")
+            command = [sys.executable, "-S", str(program), *job, str(int(self.synced))]
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as receiver:
+                connection, _ = listener.accept()
+                with connection:
+                    started, ended = _send(connection, self.template, count, self.standing)
+                told, _ = receiver.communicate()
+        written = self.path.stat().st_size
+        self.path.unlink()
+        if written != size * count:
+            raise RuntimeError(f"the floor wrote {written} bytes of {size * count}")
+        end.send(_LaneRun(started, ended, *json.loads(told)))
 
 
 def _send(

@@ -76,13 +76,13 @@ class Bench:
             for associations in plan.associations:
                 counts = shares(plan.counts[kind], associations)
                 for server in servers:
-                    warm_memory(4 * sum(counts) * template.size)
+                    _warm(template, counts)
                     run = _store(server, template, counts, repetition)
                     self.runs.append(run)
                     if server.sweeps and self._in_memory:
                         server.sweep()
                 if plan.floor:
-                    warm_memory(4 * sum(counts) * template.size)
+                    _warm(template, counts)
                     self.runs.append(self._floor(template, counts, repetition))
 
     def as_shipped(self, kind: str, repetition: int) -> None:
@@ -166,6 +166,11 @@ def shares(count: int, associations: int) -> list[int]:
         max(1, count // associations + (number < count % associations))
         for number in range(associations)
     ]
+
+
+def _warm(template: Template, counts: Sequence[int]) -> None:
+    """Touch memory for a run, and some: the system need not hand out what was touched last."""
+    warm_memory(4 * sum(counts) * template.size)
 
 
 def _store(server: Server, template: Template, counts: Sequence[int], repetition: int = 0) -> Run:
