@@ -19,7 +19,7 @@ from node.pacs import StandInPacs
 from storage.states import JobState
 from tests.end_to_end.processes import NodeProcess
 from tests.end_to_end.test_real_data import jobs_of
-from tests.engines.published import ANSWERS, dice, stacked
+from tests.engines.published import ANSWERS, dice, slices_in, stacked
 from tests.engines.published_brains import BRAINS, HEAD, Labels, plain_labels
 from tests.places import ROOT
 
@@ -73,10 +73,7 @@ def segmentation(received: Path, engine: str) -> Segmentation:
 
 def read_back(found: Segmentation) -> Labels:
     """Return the segment of each voxel of the series, slices in the order of `stacked`."""
-    slices = [dcmread(path, stop_before_pixels=True) for path in (SHARED / HEAD).glob("*.dcm")]
-    across, down = np.reshape(slices[0].ImageOrientationPatient, (2, 3)).astype(float)
-    normal = np.cross(across, down)
-    slices.sort(key=lambda item: float(np.dot(normal, item.ImagePositionPatient)))
+    slices = slices_in(SHARED / HEAD, pixels=False)
     labels: Labels = found.get_pixels_by_source_instance(
         [item.SOPInstanceUID for item in slices],
         combine_segments=True,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from engines.base import open_engine
 from engines.findings import Analysis
@@ -30,11 +31,24 @@ class Stack:
     affine: Floats
 
 
+def slices_in(folder: Path, *, pixels: bool = True) -> list[Dataset]:
+    """Return the images of a series, ascending along their normal."""
+    slices = [
+        dcmread(path, stop_before_pixels=not pixels) for path in sorted(folder.rglob("*.dcm"))
+    ]
+    normal = np.cross(*directions(slices[0]))
+    return sorted(slices, key=lambda item: float(np.dot(normal, item.ImagePositionPatient)))
+
+
+def directions(image: Dataset) -> tuple[Floats, Floats]:
+    """Return where rows and columns of an image point (LPS)."""
+    across, down = np.reshape(image.ImageOrientationPatient, (2, 3)).astype(float)
+    return across, down
+
+
 def stacked(folder: Path) -> Stack:
-    slices = [dcmread(path) for path in sorted(folder.rglob("*.dcm"))]
-    across, down = np.reshape(slices[0].ImageOrientationPatient, (2, 3)).astype(float)
-    normal = np.cross(across, down)
-    slices.sort(key=lambda item: float(np.dot(normal, item.ImagePositionPatient)))
+    slices = slices_in(folder)
+    across, down = directions(slices[0])
     first, last = (np.array(slices[i].ImagePositionPatient, float) for i in (0, -1))
     rows, columns = map(float, slices[0].PixelSpacing)
     affine = np.eye(4)
