@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from tests.browser.chromium import FLAGS, PROGRAM, SECONDS, ChromiumError
@@ -62,12 +61,7 @@ class Page:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """End the browser."""
         self._end()
 
