@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from node.stores import Stores, open_stores
 from storage.records import NotFoundError, StudyRecord
 from storage.states import DeliveryState, JobState, StudyState
 
+LISTENING_PORTS = (15_000, 32_000)
+_given_ports: set[int] = set()
 PATIENCE_SECONDS = 90.0
 STOP_SECONDS = 60.0  # associations in flight have 20 of them (`grace_seconds`)
 ENDED_JOBS = {JobState.SUCCEEDED, JobState.REFUSED, JobState.FAILED, JobState.DEAD}
@@ -39,11 +42,17 @@ conditions = {field = "Modality", op = "equals", value = "CT", level = "series"}
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a port that nobody listens on, and that no connection is given as its own by chance.
+
+    Systems give those from 32768 on. The process that is to listen starts later, and would find a
+    port from there taken now and then.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*LISTENING_PORTS)
+        with socket.socket() as probe:
+            if port not in _given_ports and probe.connect_ex(("127.0.0.1", port)) != 0:
+                _given_ports.add(port)
+                return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -279,13 +288,18 @@ class Orthanc:
         path = self.folder / "orthanc.json"
         path.write_text(json.dumps(configuration))
         with (self.folder / "orthanc.log").open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = process = subprocess.Popen(
                 ["Orthanc", str(path)],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "TCP_NODELAY": "1"},
             )
-        wait_until(lambda: listens(self.http_port) and listens(self.dicom_port), "Orthanc listens")
+        try:
+            wait_until(lambda: self.listens() or process.poll() is not None, "Orthanc listens")
+            assert self.listens(), (self.folder / "orthanc.log").read_text()[-2000:]
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -295,6 +309,14 @@ class Orthanc:
         trace: TracebackType | None,
     ) -> None:
         """End it."""
+        self.stop()
+
+    def listens(self) -> bool:
+        """Say whether it answers on both of its ports."""
+        return listens(self.http_port) and listens(self.dicom_port)
+
+    def stop(self) -> None:
+        """End it, if it was started."""
         if self.process is not None:
             self.process.terminate()
             self.process.wait(20)
