@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -198,7 +198,9 @@ class Worker:
             request = self._request(leased, engine, Path(staging))
             answer = self._call(leased, engine, request)
             started = time.monotonic()
-            results = tuple(self._keep(message) for message in answer.results)
+            results = tuple(
+                replace(self._keep(message), withheld=engine.shadow) for message in answer.results
+            )
         timings = {**answer.timings, "storing": round(time.monotonic() - started, 4)}
         summary = {**answer.summary, "shadow": True} if engine.shadow else answer.summary
         return JobOutcome(

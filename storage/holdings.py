@@ -1,6 +1,6 @@
 """What the node holds and can hand out: received instances and its own results, alike.
 
-Held is what has its bytes, is current, and is not superseded.
+Held is what has its bytes, is current, and is neither superseded nor withheld.
 """
 
 from __future__ import annotations
@@ -189,7 +189,11 @@ def _kept() -> tuple[ColumnElement[bool], ...]:
 
 
 def _given() -> tuple[ColumnElement[bool], ...]:
-    return Result.superseded.is_(False), Result.deletion_id.is_(None)
+    return (
+        Result.superseded.is_(False),
+        Result.withheld.is_(False),
+        Result.deletion_id.is_(None),
+    )
 
 
 def _received() -> ColumnElement[bool]:

@@ -140,5 +140,6 @@ def result_record(row: Row[Result, str, int, str]) -> ResultRecord:
         revision=revision,
         created_at=result.created_at,
         superseded=result.superseded,
+        withheld=result.withheld,
         deletion_id=result.deletion_id,
     )

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -385,6 +386,7 @@ class Result(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     superseded: Mapped[bool] = mapped_column(default=False)
+    withheld: Mapped[bool] = mapped_column(server_default=false())
     deletion_id: Mapped[int | None] = mapped_column(ForeignKey("deletion.id"))
 
 

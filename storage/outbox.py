@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from storage.leasing import same_work
 from storage.models import Delivery, Job, Result
-from storage.records import JobOutcome, NewDelivery
+from storage.records import JobOutcome, NewDelivery, NewResult
 from storage.states import DeliveryState
 
 
@@ -35,23 +35,27 @@ def add_results(session: Session, job: Job, outcome: JobOutcome, now: datetime) 
             size=new.size,
             created_at=now,
             superseded=False,
+            withheld=new.withheld,
         )
         session.add(row)
         session.flush()
         ids.append(row.id)
     planned = outcome.deliveries
     if planned is None:
-        planned = _everything_everywhere(len(ids), job.destinations)
+        planned = _everything_everywhere(outcome.results, job.destinations)
     deliveries = [_delivery(new, ids, now) for new in planned]
     session.add_all(deliveries)
     session.flush()
     return [item.id for item in deliveries]
 
 
-def _everything_everywhere(results: int, destinations: Sequence[str]) -> tuple[NewDelivery, ...]:
+def _everything_everywhere(
+    results: Sequence[NewResult], destinations: Sequence[str]
+) -> tuple[NewDelivery, ...]:
     return tuple(
-        NewDelivery(destination=destination, result=result)
-        for result in range(results)
+        NewDelivery(destination=destination, result=index)
+        for index, result in enumerate(results)
+        if not result.withheld
         for destination in destinations
     )
 

@@ -164,7 +164,7 @@ class LeasedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewResult:
-    """One result object whose file is durable in the object store."""
+    """One result object whose file is durable in the object store. `withheld`: given to nobody."""
 
     writer: str
     sop_class_uid: str
@@ -173,6 +173,7 @@ class NewResult:
     transfer_syntax_uid: str
     digest: str
     size: int
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +222,7 @@ class ResultRecord:
     revision: int
     created_at: datetime
     superseded: bool
+    withheld: bool = False  # given to nobody: neither sent nor found by those who ask
     deletion_id: int | None = None  # retention deleted its bytes
 
 

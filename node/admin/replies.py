@@ -175,7 +175,7 @@ class Job(Reply):
 
 
 class Result(Reply):
-    """One result object."""
+    """One result object. What is `withheld` is neither sent nor found by those who ask."""
 
     id: int
     job_id: int
@@ -190,6 +190,7 @@ class Result(Reply):
     revision: int
     created_at: datetime
     superseded: bool
+    withheld: bool
 
 
 class Delivery(Reply):

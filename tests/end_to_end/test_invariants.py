@@ -342,7 +342,10 @@ def test_what_an_engine_on_trial_finds_is_kept_and_sent_nowhere(
         assert job.summary["shadow"] is True
         stores = node.stores()
         try:
-            assert stores.jobs.results(study_id=job.study_id)
+            results = stores.jobs.results(study_id=job.study_id)
+            assert results
+            assert all(result.withheld for result in results)
+            assert all(item.location for item in stores.holdings.instances(uid))
             assert not stores.deliveries.list(study_id=job.study_id)
         finally:
             stores.database.close()

@@ -132,12 +132,15 @@ class Keeping:
         self.finish(results)
         self.deliver()
 
-    def finish(self, results: int = 1) -> None:
+    def finish(self, results: int = 1, *, withheld: bool = False) -> None:
         """Run the most urgent job to its end, with result objects that are there."""
         leased = self.held.lease()
-        self.held.jobs.finish(leased.job.id, leased.token, self.outcome(leased, results))
+        outcome = self.outcome(leased, results)
+        made = tuple(replace(new, withheld=withheld) for new in outcome.results)
+        self.held.jobs.finish(leased.job.id, leased.token, replace(outcome, results=made))
 
     def outcome(self, leased: LeasedJob, results: int) -> JobOutcome:
+        """Return the outcome of a job with so many result objects, whose bytes are there."""
         made = []
         for index in range(results):
             new = new_result(f"2.25.{leased.job.id}{index}")

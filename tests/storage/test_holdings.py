@@ -42,6 +42,22 @@ def test_other_bytes_under_a_known_uid_are_not_held(
     assert len(holdings.instances(STUDY)) == 1
 
 
+def test_what_is_withheld_is_given_to_nobody(keeping: Keeping, holdings: HoldingStore) -> None:
+    keeping.receive(1)
+    keeping.held.deliveries.set_destinations([("PACS", "dimse")])
+    keeping.held.route()
+    keeping.finish(withheld=True)
+    (result,) = keeping.held.jobs.results()
+    assert result.withheld
+    assert not keeping.held.deliveries.list()
+    [received] = holdings.instances(STUDY)
+    assert received.location is not None
+    [found] = holdings.studies(StudyMatch(), limit=10)
+    assert not found.results
+    wanted = StudyMatch(modalities=("SEG",), result_classes=(result.sop_class_uid,))
+    assert not holdings.studies(wanted, limit=10)
+
+
 def test_what_retention_deleted_is_not_held(keeping: Keeping, holdings: HoldingStore) -> None:
     keeping.receive(1)
     keeping.read()

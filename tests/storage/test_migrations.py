@@ -85,6 +85,22 @@ def test_an_engine_on_trial_takes_no_jobs_in_an_older_schema(bare_url: str) -> N
     held.close()
 
 
+@pytest.mark.parametrize("summary", ["{}", '{"shadow": true}'])
+def test_what_an_engine_on_trial_found_is_withheld_in_a_database_taken_over(
+    bare_url: str, summary: str
+) -> None:
+    migrate(bare_url)
+    held = filled(bare_url)
+    held.execute("UPDATE job SET summary = :summary", summary=summary)
+    held.close()
+    downgrade(bare_url, "0004")
+    migrate(bare_url)
+    held = Holding(bare_url)
+    (result,) = held.jobs.results()
+    assert result.withheld is ("shadow" in summary)
+    held.close()
+
+
 def test_the_migrated_schema_is_that_of_the_models(held: Holding) -> None:
     engine = open_engine(held.url)
     with engine.connect() as connection:
