@@ -115,19 +115,6 @@ class Analysis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """The engine could not look: *not analysed*, with a coded reason (invariant 15).
-
-    `detail` is one sentence with numbers and no patient data: "3 slices missing between z = -40.0
-    mm and -30.0 mm". `sources` are the instances that were looked at; empty if none could be read.
-    """
-
-    reason: Code
-    detail: str
-    sources: tuple[SourceFrame, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageAnalysis:
     """The engine looked at images as such, each by itself, wherever they lie in the patient.
 
@@ -173,4 +160,24 @@ class SlideAnalysis:
     limits: tuple[str, ...] = ()
 
 
-Outcome: TypeAlias = Analysis | ImageAnalysis | SlideAnalysis | Refusal
+ReadOutcome: TypeAlias = Analysis | ImageAnalysis | SlideAnalysis
+"""The engine looked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The engine could not look: *not analysed*, with a coded reason (invariant 15).
+
+    `detail` is one sentence with numbers and no patient data: "3 slices missing between z = -40.0
+    mm and -30.0 mm". `sources` are the instances that were looked at; empty if none could be read.
+    `held` is what the engine made of them where that cannot be true: nobody is given it before a
+    person has seen it.
+    """
+
+    reason: Code
+    detail: str
+    sources: tuple[SourceFrame, ...] = ()
+    held: ReadOutcome | None = None
+
+
+Outcome: TypeAlias = ReadOutcome | Refusal

@@ -16,10 +16,10 @@ from engines.components import (
     small_components,
 )
 from engines.manifest import CodedConcept, Colour, Name, Table
-from engines.refusals import Reason, SeriesRefusedError
 
 LabelArray = npt.NDArray[np.uint8]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Parts = Annotated[int, Field(ge=1)]
 
 
 class SegmentSettings(Table):
@@ -27,7 +27,9 @@ class SegmentSettings(Table):
 
     Only the `largest` components stay, then holes are filled, then components smaller than
     `smallest_ml` become the segment `otherwise`. A volume outside `plausible_ml` (none counts as
-    0) is no result: the series is refused.
+    0), a number of parts outside `plausible_components`, a smaller share than `inside_body` inside
+    the body, or a voxel in the outermost rows or columns unless it may be `at_edge`, cannot be
+    true: the result is held back, and a person decides.
     """
 
     key: Name
@@ -43,12 +45,26 @@ class SegmentSettings(Table):
     region: CodedConcept | None = None
     laterality: CodedConcept | None = None
     plausible_ml: tuple[Amount, Amount] | None = None
+    plausible_components: tuple[Parts, Parts] | None = None
+    inside_body: Annotated[float, Field(gt=0, le=1)] | None = None
+    at_edge: bool = True
 
     @model_validator(mode="after")
-    def _plausible_is_a_range(self) -> SegmentSettings:
-        if self.plausible_ml is not None and self.plausible_ml[0] > self.plausible_ml[1]:
-            raise ValueError("plausible_ml: the first is above the second")
+    def _plausible_are_ranges(self) -> SegmentSettings:
+        for name in ("plausible_ml", "plausible_components"):
+            limits = getattr(self, name)
+            if limits is not None and limits[0] > limits[1]:
+                raise ValueError(f"{name}: the first is above the second")
         return self
+
+    @property
+    def asks_where(self) -> bool:
+        """Whether more than its volume is asked for."""
+        return (
+            self.plausible_components is not None
+            or self.inside_body is not None
+            or not self.at_edge
+        )
 
 
 def tidy(labels: LabelArray, voxel_ml: float, segments: Sequence[SegmentSettings]) -> None:
@@ -70,34 +86,6 @@ def tidy(labels: LabelArray, voxel_ml: float, segments: Sequence[SegmentSettings
             np.copyto(
                 labels[box], values[segment.otherwise] if segment.otherwise else 0, where=small
             )
-
-
-def check_plausible(
-    labels: LabelArray, voxel_ml: float, segments: Sequence[SegmentSettings]
-) -> None:
-    """Hold back a result that cannot be true.
-
-    Raises:
-        SeriesRefusedError: a volume lies outside `plausible_ml`.
-    """
-    for segment in segments:
-        if segment.plausible_ml is not None:
-            volume = int(np.count_nonzero(labels == segment.value)) * voxel_ml
-            check_millilitres(segment, volume)
-
-
-def check_millilitres(segment: SegmentSettings, volume: float) -> None:
-    """Hold back a volume in mL that cannot be true.
-
-    Raises:
-        SeriesRefusedError: it lies outside `plausible_ml`.
-    """
-    low, high = segment.plausible_ml or (0.0, float("inf"))
-    if not low <= volume <= high:
-        raise SeriesRefusedError(
-            Reason.IMPLAUSIBLE,
-            f"{segment.label} would have {volume:.4g} ml; {low:g} to {high:g} are plausible",
-        )
 
 
 def _keep_largest(labels: LabelArray, segment: SegmentSettings) -> None:

@@ -24,10 +24,11 @@ from engines.manifest import (
 )
 from engines.measuring import MILLILITRE, dice
 from engines.phases import phases_of
+from engines.plausibility import believed, place_doubts, volume_doubts
 from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError
 from engines.resampling import Labels, axial_lattice, lattice_of
-from engines.segments import SegmentSettings, check_millilitres, tidy
+from engines.segments import SegmentSettings, tidy
 from engines.series import Series, load_volume, stack_series
 from engines.suitability import unfit_grid, unfit_series
 
@@ -40,8 +41,8 @@ class CineSettings(TaskSettings):
     The net of `recipe` is run on every phase by itself, and `cavity` says what it labels; the
     codes of the three values are the package's. `end_diastole` is the `first` phase of the beat,
     or the one with the `largest` cavity; end systole is the other one with the smallest cavity.
-    An ejection fraction outside `plausible_percent`, or a volume at end diastole outside the
-    cavity's `plausible_ml`, is no result: the series is refused.
+    An ejection fraction outside `plausible_percent`, a volume at end diastole outside the cavity's
+    `plausible_ml`, or a cavity that cannot lie so, cannot be true: the result is held back.
     """
 
     recipe: Recipe
@@ -138,17 +139,19 @@ def _outlined(volume: Volume, settings: CineSettings, session: Session) -> _Phas
     return _Phase(volume=volume, mask=labels == settings.cavity.value)
 
 
-def _measured(phases: Sequence[_Phase], series: Series, settings: CineSettings) -> Analysis:
-    """Choose the two phases, hold back what cannot be, and tell of both.
+def _measured(phases: Sequence[_Phase], series: Series, settings: CineSettings) -> Outcome:
+    """Choose the two phases, and tell of both; hold back what cannot be.
 
     Raises:
-        SeriesRefusedError: the values are not plausible.
+        SeriesRefusedError: there is no cavity.
     """
     sizes = [phase.millilitres for phase in phases]
     first = 0 if settings.end_diastole == "first" else int(np.argmax(sizes))
     last = min((index for index in range(len(phases)) if index != first), key=sizes.__getitem__)
     diastole, systole = phases[first], phases[last]
-    fraction = _plausible_fraction(diastole.millilitres, systole.millilitres, settings)
+    if not diastole.millilitres:
+        raise SeriesRefusedError(Reason.IMPLAUSIBLE, "no cavity was found at end diastole")
+    fraction = 100 * (1 - systole.millilitres / diastole.millilitres)
     grid, sources = _both(diastole.volume, systole.volume)
     at_diastole = (
         Measurement(
@@ -161,7 +164,7 @@ def _measured(phases: Sequence[_Phase], series: Series, settings: CineSettings) 
     )
     order = _order(diastole.volume, systole.volume)
     labels = np.concatenate([diastole.mask * np.uint8(1), systole.mask * np.uint8(2)])[order]
-    return Analysis(
+    analysis = Analysis(
         grid=grid,
         sources=sources,
         findings=(
@@ -176,26 +179,22 @@ def _measured(phases: Sequence[_Phase], series: Series, settings: CineSettings) 
             f" {last + 1} as end systole.",
         ),
     )
+    return believed(analysis, tuple(_doubts(diastole, systole, fraction, settings)))
 
 
-def _plausible_fraction(diastolic: float, systolic: float, settings: CineSettings) -> float:
-    """Return the ejection fraction in percent.
-
-    Raises:
-        SeriesRefusedError: it cannot be true, or the volume it is a share of cannot.
-    """
-    check_millilitres(settings.cavity, diastolic)
-    if not diastolic:
-        raise SeriesRefusedError(Reason.IMPLAUSIBLE, "no cavity was found at end diastole")
-    fraction = 100 * (diastolic - systolic) / diastolic
+def _doubts(
+    diastole: _Phase, systole: _Phase, fraction: float, settings: CineSettings
+) -> Iterator[str]:
+    yield from volume_doubts(settings.cavity, diastole.millilitres)
+    for phase in (diastole, systole):
+        yield from place_doubts(settings.cavity, phase.mask.view(np.uint8), 1)
     low, high = settings.plausible_percent
     if not low <= fraction <= high:
-        raise SeriesRefusedError(
-            Reason.IMPLAUSIBLE,
-            f"the ejection fraction would be {fraction:.1f} % ({diastolic:.0f} ml at end diastole,"
-            f" {systolic:.0f} ml at end systole); {low:g} to {high:g} are plausible",
+        yield (
+            f"the ejection fraction would be {fraction:.1f} % ({diastole.millilitres:.0f} ml at end"
+            f" diastole, {systole.millilitres:.0f} ml at end systole);"
+            f" {low:g} to {high:g} are plausible"
         )
-    return fraction
 
 
 def _order(one: Volume, other: Volume) -> list[int]:

@@ -29,6 +29,7 @@ from engines.manifest import (
     TaskSettings,
 )
 from engines.measuring import MILLILITRE, VOLUME
+from engines.plausibility import believed, place_doubts, volume_doubts
 from engines.recipe import Count, Orientation, Share, TensorName
 from engines.refusals import Reason, SeriesRefusedError
 from engines.resampling import (
@@ -41,7 +42,7 @@ from engines.resampling import (
     lattice_of,
     resample,
 )
-from engines.segments import SegmentSettings, check_millilitres
+from engines.segments import SegmentSettings
 from engines.series import Series, load_volume, stack_series
 from engines.suitability import unfit_grid, unfit_series
 
@@ -193,15 +194,14 @@ class Localisation(Task):
         place = _place(priors, field, settings, work.session)
         outlines = [_mask(priors, field, source, settings.overview)]
         outlines += _outlines(values, source, place, settings.outline, work.session)
-        for outline in outlines:
-            check_millilitres(outline.settings, outline.millilitres)
-        return Analysis(
+        analysis = Analysis(
             grid=volume.grid,
             sources=volume.sources,
             findings=tuple(_segments(outlines, volume)),
             sought=tuple(segment.type.code() for segment in settings.segments),
             limits=(*settings.limits, *volume.notes),
         )
+        return believed(analysis, tuple(_doubts(outlines, analysis.findings)))
 
     def compute(self, package: EnginePackage, session: Session, inputs: Arrays) -> Arrays:
         """Run on `voxels` [slice, row, column] with `spacing` [3] in mm.
@@ -241,6 +241,17 @@ def _settings(package: EnginePackage) -> LocalisationSettings:
     if not isinstance(package.settings, LocalisationSettings):
         raise ModelInvalidError(f"{package.name}: its settings are not those of a localisation")
     return package.settings
+
+
+def _doubts(outlines: Sequence[_Outline], found: Sequence[Segment]) -> Iterator[str]:
+    """Say what cannot be true of what was outlined; what was not found has no place."""
+    places = {segment.key: segment for segment in found}
+    for outline in outlines:
+        wanted = outline.settings
+        yield from volume_doubts(wanted, outline.millilitres)
+        if wanted.key in places:
+            place = places[wanted.key]
+            yield from place_doubts(wanted, place.labels, place.value)
 
 
 def _standard(voxels: VoxelArray, valid: BoolArray) -> Values:

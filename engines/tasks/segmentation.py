@@ -30,10 +30,11 @@ from engines.manifest import (
     TaskSettings,
 )
 from engines.measuring import Tally, dice, measure, tally
+from engines.plausibility import believed, segment_doubts
 from engines.recipe import Recipe
 from engines.refusals import Reason, SeriesRefusedError
 from engines.resampling import Lattice, axial_lattice, lattice_of
-from engines.segments import SegmentSettings, check_plausible, tidy
+from engines.segments import SegmentSettings, tidy
 from engines.series import (
     Series,
     in_uptake_values,
@@ -64,8 +65,9 @@ class ModelNames(Table):
 class BodySettings(Table):
     """How the body is told from table, clothes and air; see `engines.body.BodyRule`.
 
-    Voxels on the surface of the body that look like the segment `not_on_surface` hold a good part
-    of room air, and are left out.
+    A model without a recipe labels nothing outside it. Voxels on the surface of the body that look
+    like the segment `not_on_surface` hold a good part of room air, and are left out, of what such a
+    model labels.
     """
 
     above: Finite
@@ -100,8 +102,10 @@ class SegmentationSettings(TaskSettings):
         direct = (self.model, self.lowest, self.fill)
         if self.recipe is None and any(item is None for item in direct):
             raise ValueError("without a recipe it needs model, lowest and fill")
-        if self.recipe is not None and any(item is not None for item in (*direct, self.body)):
-            raise ValueError("a recipe takes the place of model, lowest, fill and body")
+        if self.recipe is not None and any(item is not None for item in direct):
+            raise ValueError("a recipe takes the place of model, lowest and fill")
+        if self.body is None and any(segment.inside_body for segment in self.segments):
+            raise ValueError("inside_body asks for the table body")
         return self
 
     @model_validator(mode="after")
@@ -157,15 +161,18 @@ class Segmentation(Task):
         settings = _settings(work.package)
         work.progress("labelling")
         labelled = _label(volume, settings, work.session)
-        check_plausible(labelled.labels, _voxel_ml(lattice_of(volume.grid)), settings.segments)
         work.progress("measuring")
-        return Analysis(
+        analysis = Analysis(
             grid=volume.grid,
             sources=volume.sources,
             findings=tuple(_segments(volume, labelled.labels, settings)),
             sought=tuple(segment.type.code() for segment in settings.segments),
             limits=tuple(_limits(volume, labelled, settings)),
         )
+        body = None if labelled.body is None else labelled.body.mask
+        voxel_ml = _voxel_ml(lattice_of(volume.grid))
+        doubts = segment_doubts(labelled.labels, voxel_ml, settings.segments, body)
+        return believed(analysis, tuple(doubts))
 
     def compute(self, package: EnginePackage, session: Session, inputs: Arrays) -> Arrays:
         """Label `voxels` [slice, row, column] with `spacing` [3] in mm; return `labels`.
@@ -227,12 +234,17 @@ def _labels(
     Raises:
         SeriesRefusedError: no body was found.
     """
+    body = None
+    if settings.body is not None:
+        body = find_body(voxels, valid, _body_rule(settings.body, lattice.spacing))
+        if body is None:
+            raise SeriesRefusedError(Reason.NO_BODY, "no connected body was found in the images")
     if settings.recipe is None:
-        labelled = _direct(voxels, valid, lattice.spacing, settings, session)
+        labelled = _direct(voxels, valid, body, settings, session)
     else:
         labels, scores = label_volume(voxels, valid, lattice, settings.recipe, session)
         labels[~valid] = 0
-        labelled = _Labelled(labels=labels, scores=scores)
+        labelled = _Labelled(labels=labels, body=body, scores=scores)
     tidy(labelled.labels, _voxel_ml(lattice), settings.segments)
     return labelled
 
@@ -244,18 +256,12 @@ def _voxel_ml(lattice: Lattice) -> float:
 def _direct(
     voxels: VoxelArray,
     valid: BoolArray,
-    spacing: tuple[float, float, float],
+    body: Body | None,
     settings: SegmentationSettings,
     session: Session,
 ) -> _Labelled:
     """Label slices in their own lattice, within the body if the package says so."""
-    body = None
-    inside = valid
-    if settings.body is not None:
-        body = find_body(voxels, valid, _body_rule(settings.body, spacing))
-        if body is None:
-            raise SeriesRefusedError(Reason.NO_BODY, "no connected body was found in the images")
-        inside = body.mask
+    inside = valid if body is None else body.mask
     labels = np.empty(voxels.shape, np.uint8)
     images = _Images(voxels.shape, settings)
     for first in range(0, len(voxels), settings.slices_at_once):

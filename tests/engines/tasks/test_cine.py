@@ -120,13 +120,20 @@ def test_a_heart_that_fills_when_it_should_empty_is_held_back(
     assert isinstance(outcome, Refusal)
     assert outcome.reason.value == "IMPLAUSIBLE"
     assert "-300.0 %" in outcome.detail
+    assert isinstance(outcome.held, Analysis)
+    (fraction,) = (
+        item.value for item in outcome.held.findings[0].measurements if item.unit.value == "%"
+    )
+    assert fraction == pytest.approx(-300, abs=0.1)
+    assert outcome.detail in outcome.held.limits[-1]
 
 
 def test_no_cavity_is_no_ejection_fraction(engine: Engine, tmp_path: Path) -> None:
     outcome = run(engine, cine(tmp_path, [0, 0]))
     assert isinstance(outcome, Refusal)
     assert outcome.reason.value == "IMPLAUSIBLE"
-    assert "Left ventricle would have 0 ml" in outcome.detail
+    assert outcome.detail == "no cavity was found at end diastole"
+    assert outcome.held is None
 
 
 def by_time(dataset: Dataset, phase: int, index: int) -> None:

@@ -283,3 +283,38 @@ def test_the_number_of_slices_at_once_does_not_change_the_answer(
     found = segments(Engine(package, Segmentation(), engine.session).run(files))
     for key, segment in expected.items():
         assert np.array_equal(segment.mask, found[key].mask)
+
+
+def test_what_cannot_be_true_is_held_back_with_what_was_found(
+    engine: Engine, tmp_path: Path
+) -> None:
+    files = instance_files(make_ct_series(tmp_path, slices=6))
+    found = segments(engine.run(files))
+    settings = engine.package.settings
+    assert isinstance(settings, SegmentationSettings)
+    doubted = tuple(
+        segment.model_copy(update={"plausible_ml": (0.0, 1.0), "inside_body": 0.99})
+        for segment in settings.segments
+    )
+    package = replace(engine.package, settings=settings.model_copy(update={"segments": doubted}))
+    outcome = Engine(package, Segmentation(), engine.session).run(files)
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason.value == "IMPLAUSIBLE"
+    assert outcome.detail.startswith("Lung and air inside the body would have")
+    assert " % of " not in outcome.detail
+    assert outcome.detail.endswith("and 1 more")
+    assert outcome.held is not None
+    held = segments(outcome.held)
+    assert {key: value(segment, VOLUME) for key, segment in held.items()} == {
+        key: value(segment, VOLUME) for key, segment in found.items()
+    }
+
+
+def test_inside_the_body_is_asked_only_where_the_body_is_found(engine: Engine) -> None:
+    settings = engine.package.settings
+    assert isinstance(settings, SegmentationSettings)
+    table = settings.model_dump()
+    table["body"] = None
+    table["segments"][0]["inside_body"] = 0.5
+    with pytest.raises(ValueError, match="inside_body asks for the table body"):
+        SegmentationSettings.model_validate(table)
