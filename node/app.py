@@ -240,7 +240,10 @@ class Node:
     def _alerts(self) -> Alerts:
         alerts = self.settings.alerts
         limits = OverdueLimits(
-            study=alerts.study_seconds, job=alerts.job_seconds, delivery=alerts.delivery_seconds
+            study=alerts.study_seconds,
+            job=alerts.job_seconds,
+            delivery=alerts.delivery_seconds,
+            review=alerts.review_seconds,
         )
         return Alerts(OverdueStore(self.stores.database, self._clock), limits)
 
@@ -325,6 +328,7 @@ class Node:
             events=self.stores.events,
             associations=self.stores.associations,
             holds=self.stores.holds,
+            reviews=self.stores.reviews,
             policy=policy_of(settings),
             free_bytes=self.stores.packs.free_bytes,
             device_name=settings.node.name,

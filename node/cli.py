@@ -17,6 +17,7 @@ from node.catalogue import read_packages
 from node.cli_destinations import destinations_app
 from node.cli_engines import engines_app
 from node.cli_export import export
+from node.cli_results import results_app
 from node.cli_retention import hold, holds, release, retention
 from node.cli_rules import rules_app
 from node.cli_support import DEFAULT_CONFIG, ConfigOption, clear_errors, err, open_settings, out
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(rules_app, name="rules")
 app.add_typer(engines_app, name="engines")
 app.add_typer(destinations_app, name="destinations")
+app.add_typer(results_app, name="results")
 app.command()(export)
 app.command("retention")(retention)
 app.command()(hold)

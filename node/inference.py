@@ -32,6 +32,7 @@ from node.interfaces import (
     SupersededResult,
 )
 from node.messages import (
+    HeldMessage,
     JobAnswer,
     JobRequest,
     ReleaseRequest,
@@ -47,6 +48,10 @@ Progress: TypeAlias = Callable[[str], None]
 
 FORWARD: Final = "forward"
 """The stage of a job in which the model itself runs."""
+
+
+PICTURE: Final = "secondary_capture"
+"""The result object that shows a person what another one holds."""
 
 
 class EngineChangedError(Exception):
@@ -104,6 +109,7 @@ def run_job_operation(
         stages.enter("encoding")
     context = _context(job, package, outcome)
     results = _write(context, chosen_writers(outcome, job.objects), job.staging, stages)
+    held = _hold_back(context, job, stages)
     stages.enter("")
     answer = JobAnswer(
         refused=isinstance(outcome, Refusal),
@@ -111,6 +117,7 @@ def run_job_operation(
         results=results,
         summary=summarise(outcome),
         timings=stages.seconds,
+        held=held,
     )
     return answer.model_dump(mode="json")
 
@@ -171,6 +178,7 @@ def summarise(outcome: Outcome) -> dict[str, JsonValue]:
                 "meaning": outcome.reason.meaning,
             },
             "detail": outcome.detail,
+            **({} if outcome.held is None else {"held": summarise(outcome.held)}),
         }
     return {
         "verdict": "finding" if outcome.findings else "nothing found",
@@ -301,6 +309,36 @@ def _write(
     for writer, seen, path in paths:
         writer.check(path, seen)
     return tuple(results)
+
+
+def _hold_back(context: ResultContext, job: JobRequest, stages: _Stages) -> HeldMessage | None:
+    """Make what a person has to judge, as it will be sent if it is released, and its picture.
+
+    The objects have identities of their own: those of the job itself are what was sent instead.
+    """
+    refusal = context.outcome
+    if not isinstance(refusal, Refusal) or refusal.held is None:
+        return None
+    held = replace(context, outcome=refusal.held, job_key=f"{context.job_key}/held")
+    stages.enter("encoding")
+    writers = chosen_writers(refusal.held, _with_picture(refusal.held, job.objects))
+    staging = job.staging / "held"
+    staging.mkdir()
+    return HeldMessage(
+        kind=kind_of(refusal.held),
+        reason=refusal.detail,
+        results=_write(held, writers, staging, stages),
+    )
+
+
+def _with_picture(
+    outcome: Outcome, objects: Mapping[str, tuple[str, ...]] | None
+) -> Mapping[str, tuple[str, ...]] | None:
+    """Return what is wanted of an outcome, and what shows a person where it lies."""
+    if objects is None:
+        return None
+    kind = kind_of(outcome)
+    return {**objects, kind: (*objects.get(kind, ()), PICTURE)}
 
 
 def _message(writer: str, path: Path, dataset: Dataset) -> ResultMessage:

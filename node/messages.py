@@ -68,6 +68,14 @@ class ResultMessage(_Message):
     transfer_syntax_uid: str
 
 
+class HeldMessage(_Message):
+    """What the engine found and a person has to see before anybody is given it."""
+
+    kind: FindingKind
+    reason: str
+    results: tuple[ResultMessage, ...]
+
+
 class JobAnswer(_Message):
     """How a job ended in the child."""
 
@@ -76,6 +84,7 @@ class JobAnswer(_Message):
     results: tuple[ResultMessage, ...]
     summary: dict[str, JsonValue]
     timings: dict[str, float]
+    held: HeldMessage | None = None
 
 
 class VerifyRequest(_Message):

@@ -332,6 +332,9 @@ class AlertsSettings(_Section):
     delivery_seconds: PositiveFloat = Field(
         3600.0, description="Seconds after its creation that a delivery may be on its way."
     )
+    review_seconds: PositiveFloat = Field(
+        14400.0, description="Seconds that a result that was held back may wait for a person."
+    )
     sweep_seconds: PositiveFloat = Field(30.0, description="Seconds between two looks.")
 
 

@@ -20,6 +20,7 @@ from storage.objects import ObjectStore
 from storage.pack_folders import owner_name, pack_folder
 from storage.packs import PackStore
 from storage.retention import Retention
+from storage.reviews import ReviewStore
 from storage.rules import RuleStore
 from storage.studies import StudyStore
 from storage.waiting import WaitingStore
@@ -43,6 +44,7 @@ class Stores:
     waiting: WaitingStore
     holds: HoldStore
     holdings: HoldingStore
+    reviews: ReviewStore
 
 
 def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
@@ -69,6 +71,7 @@ def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
         waiting=WaitingStore(database),
         holds=HoldStore(database, clock),
         holdings=HoldingStore(database),
+        reviews=ReviewStore(database, clock),
     )
 
 

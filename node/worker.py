@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
@@ -17,7 +17,8 @@ from engines.package import EnginePackage
 from node.bell import Bell
 from node.breaker import EngineBreaker
 from node.interfaces import DeviceIdentity
-from node.messages import InstanceMessage, JobAnswer, JobRequest, ResultMessage
+from node.messages import HeldMessage, InstanceMessage, JobAnswer, JobRequest, ResultMessage
+from node.result_files import keep_result
 from node.result_profiles import ResultProfiles
 from node.sandbox import (
     Deadlines,
@@ -40,6 +41,7 @@ from storage.records import (
     LeaseLostError,
     NewDelivery,
     NewResult,
+    NewReview,
     OutOfResourcesError,
     StorageError,
 )
@@ -47,9 +49,6 @@ from storage.records import (
     JsonValue as StoredJson,
 )
 from storage.states import ErrorClass, JobState
-
-PART10_META_LENGTH_END: Final = 144
-"""Preamble, DICM and the group length element (0002,0000) end here (PS3.10 7.1)."""
 
 log = structlog.get_logger()
 
@@ -198,9 +197,8 @@ class Worker:
             request = self._request(leased, engine, Path(staging))
             answer = self._call(leased, engine, request)
             started = time.monotonic()
-            results = tuple(
-                replace(self._keep(message), withheld=engine.shadow) for message in answer.results
-            )
+            results = self._keep_all(answer.results, engine)
+            review = self._review(answer.held, engine)
         timings = {**answer.timings, "storing": round(time.monotonic() - started, 4)}
         summary = {**answer.summary, "shadow": True} if engine.shadow else answer.summary
         return JobOutcome(
@@ -209,6 +207,17 @@ class Worker:
             summary=cast("Mapping[str, StoredJson]", summary),
             timings=timings,
             deliveries=() if engine.shadow else self._deliveries(leased, answer),
+            review=review,
+        )
+
+    def _review(self, held: HeldMessage | None, engine: InstalledEngine) -> NewReview | None:
+        """Keep what a person has to judge; nobody judges what an engine on trial found."""
+        if held is None or engine.shadow:
+            return None
+        return NewReview(
+            kind=held.kind.value,
+            reason=held.reason,
+            results=self._keep_all(held.results, engine),
         )
 
     def _deliveries(self, leased: LeasedJob, answer: JobAnswer) -> tuple[NewDelivery, ...]:
@@ -298,21 +307,12 @@ class Worker:
             sop_class_uid=item.sop_class_uid,
         )
 
-    def _keep(self, message: ResultMessage) -> NewResult:
-        """Move a checked result file into the object store, durably."""
-        with message.path.open("rb") as file:
-            prefix = _part10_prefix(file.read(PART10_META_LENGTH_END))
-            file.seek(0)
-            prefix_bytes = file.read(prefix)
-            stored = self._objects.write(file, prefix=prefix_bytes)
-        return NewResult(
-            writer=message.writer,
-            sop_class_uid=message.sop_class_uid,
-            sop_instance_uid=message.sop_instance_uid,
-            series_instance_uid=message.series_instance_uid,
-            transfer_syntax_uid=message.transfer_syntax_uid,
-            digest=stored.digest,
-            size=stored.size,
+    def _keep_all(
+        self, messages: Sequence[ResultMessage], engine: InstalledEngine
+    ) -> tuple[NewResult, ...]:
+        """Move checked result files into the object store, durably."""
+        return tuple(
+            replace(keep_result(self._objects, item), withheld=engine.shadow) for item in messages
         )
 
     def _give_back(self, leased: LeasedJob) -> None:
@@ -382,10 +382,3 @@ def describe(error: Exception) -> str:
     if isinstance(error, SandboxError | StorageError):
         return str(error)[:1000]
     return type(error).__qualname__
-
-
-def _part10_prefix(head: bytes) -> int:
-    """Return how many bytes preamble and file meta group take (PS3.10 7.1)."""
-    if len(head) < PART10_META_LENGTH_END or head[128:132] != b"DICM":
-        raise SandboxFailed("deterministic", "a result file is not a DICOM file")
-    return PART10_META_LENGTH_END + int.from_bytes(head[140:144], "little")

@@ -141,5 +141,6 @@ def result_record(row: Row[Result, str, int, str]) -> ResultRecord:
         created_at=result.created_at,
         superseded=result.superseded,
         withheld=result.withheld,
+        review_id=result.review_id,
         deletion_id=result.deletion_id,
     )

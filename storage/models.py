@@ -33,6 +33,7 @@ from storage.states import (
     InstanceState,
     JobState,
     ReceiptOutcome,
+    ReviewState,
     StudyState,
 )
 
@@ -366,6 +367,24 @@ class Job(Base):
     timings: Mapped[dict[str, float]] = mapped_column(JSON)
 
 
+class Review(Base):
+    """What of a job is held back until a person has seen it, and what the person decided."""
+
+    __tablename__ = "review"
+    __table_args__ = (one_of("state", ReviewState), Index(None, "state", "created_at"))
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), index=True)
+    state: Mapped[str] = mapped_column(Name(16))
+    kind: Mapped[str] = mapped_column(Name(32))  # which kind of finding it is
+    reason: Mapped[str] = mapped_column(MESSAGE)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    told_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # that it waits too long
+    decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    decided_by: Mapped[str] = mapped_column(Line(128))
+    comment: Mapped[str] = mapped_column(MESSAGE)
+
+
 class Result(Base):
     """One result object."""
 
@@ -387,6 +406,7 @@ class Result(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     superseded: Mapped[bool] = mapped_column(default=False)
     withheld: Mapped[bool] = mapped_column(server_default=false())
+    review_id: Mapped[int | None] = mapped_column(ForeignKey("review.id"), index=True)
     deletion_id: Mapped[int | None] = mapped_column(ForeignKey("deletion.id"))
 
 

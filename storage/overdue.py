@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, exists, select
@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.events import Clock, append_event
-from storage.models import Delivery, Event, Job, Result, Study
-from storage.states import DeliveryState, JobState, StudyState
+from storage.models import Delivery, Event, Job, Result, Review, Study
+from storage.states import DeliveryState, JobState, ReviewState, StudyState
 
 ACTION = "alert.overdue"
 
@@ -21,24 +21,26 @@ ACTION = "alert.overdue"
 class OverdueLimits:
     """How long an item may stay in a state that is not an end. Seconds.
 
-    `study` counts from the moment a study should have been complete; `job` and `delivery` from
-    their creation.
+    `study` counts from the moment a study should have been complete; the others from their
+    creation. A `review` waits for a person.
     """
 
     study: float
     job: float
     delivery: float
+    review: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overdue:
     """One item past its deadline, for an alert. `since` is the moment its time began."""
 
-    kind: str  # "study", "job" or "delivery"
+    kind: str  # "study", "job", "delivery" or "review"
     id: int
     study_id: int
     state: str
     since: datetime
+    job_id: int | None = None  # where it is a job or a review
 
 
 class OverdueStore:
@@ -59,6 +61,7 @@ class OverdueStore:
                 *_studies(session, now - timedelta(seconds=limits.study)),
                 *_jobs(session, now - timedelta(seconds=limits.job)),
                 *_deliveries(session, now - timedelta(seconds=limits.delivery)),
+                *_reviews(session, now - timedelta(seconds=limits.review), now),
             ]
             for item in found:
                 append_event(
@@ -66,7 +69,7 @@ class OverdueStore:
                     now,
                     ACTION,
                     study_id=item.study_id,
-                    job_id=item.id if item.kind == "job" else None,
+                    job_id=item.job_id,
                     delivery_id=item.id if item.kind == "delivery" else None,
                     details={
                         "kind": item.kind,
@@ -97,7 +100,7 @@ def _jobs(session: Session, before: datetime) -> list[Overdue]:
     query = select(Job.id, Job.study_id, Job.state, Job.created_at).where(
         Job.state.in_(states), Job.created_at < before, ~_told(Event.job_id == Job.id)
     )
-    return _found(session, "job", query)
+    return [replace(item, job_id=item.id) for item in _found(session, "job", query)]
 
 
 def _deliveries(session: Session, before: datetime) -> list[Overdue]:
@@ -117,6 +120,33 @@ def _deliveries(session: Session, before: datetime) -> list[Overdue]:
         )
     )
     return _found(session, "delivery", query)
+
+
+def _reviews(session: Session, before: datetime, now: datetime) -> list[Overdue]:
+    query = (
+        select(Review, Job.study_id)
+        .join(Job, Review.job_id == Job.id)
+        .where(
+            Review.state == ReviewState.WAITING.value,
+            Review.created_at < before,
+            Review.told_at.is_(None),
+        )
+        .order_by(Review.id)
+    )
+    found = []
+    for review, study_id in session.execute(query):
+        review.told_at = now
+        found.append(
+            Overdue(
+                kind="review",
+                id=review.id,
+                study_id=study_id,
+                state=review.state,
+                since=review.created_at,
+                job_id=review.job_id,
+            )
+        )
+    return found
 
 
 def _told(same: ColumnElement[bool]) -> ColumnElement[bool]:

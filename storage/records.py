@@ -35,6 +35,7 @@ from storage.index_records import (
     StudyAttributes,
     StudyRecord,
 )
+from storage.outcome_records import JobOutcome, NewDelivery, NewResult, NewReview
 from storage.states import (
     AssociationState,
     DeliveryState,
@@ -65,9 +66,11 @@ __all__ = [
     "LeasedDelivery",
     "LeasedJob",
     "Location",
+    "NewDelivery",
     "NewInstance",
     "NewJob",
     "NewResult",
+    "NewReview",
     "NotFoundError",
     "ObjectTooLargeError",
     "OutOfResourcesError",
@@ -163,48 +166,6 @@ class LeasedJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewResult:
-    """One result object whose file is durable in the object store. `withheld`: given to nobody."""
-
-    writer: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    transfer_syntax_uid: str
-    digest: str
-    size: int
-    withheld: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewDelivery:
-    """A result for a destination; `result` is its index in the job's results.
-
-    `fallbacks` are what goes in its place if it is refused, in order of preference: each some
-    results, by index, that go together. One that is `reserved` waits until it is wanted so.
-    """
-
-    destination: str
-    result: int
-    fallbacks: tuple[tuple[int, ...], ...] = ()
-    reserved: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOutcome:
-    """How a job ended: `state` is SUCCEEDED or REFUSED.
-
-    `deliveries` None: every result goes to every destination of the job.
-    """
-
-    state: JobState
-    results: tuple[NewResult, ...]
-    summary: Mapping[str, JsonValue]
-    timings: Mapping[str, float]
-    deliveries: tuple[NewDelivery, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecord:
     """One result object."""
 
@@ -223,6 +184,7 @@ class ResultRecord:
     created_at: datetime
     superseded: bool
     withheld: bool = False  # given to nobody: neither sent nor found by those who ask
+    review_id: int | None = None  # a person has to see it first, or has seen it
     deletion_id: int | None = None  # retention deleted its bytes
 
 

@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 
 from storage.errors import SupersededError
 from storage.events import append_event
-from storage.models import Delivery, Job, Result, Study
+from storage.models import Delivery, Job, Result, Review, Study
 from storage.states import (
     STUDY_TRANSITIONS,
     DeliveryState,
     JobState,
+    ReviewState,
     StudyState,
     check_transition,
 )
@@ -123,3 +124,12 @@ def _supersede_open_work(session: Session, at: datetime, study: Study) -> None:
     change_deliveries(session, deliveries, state=superseded, finished_at=at, lease_until=None)
     for delivery_id in deliveries:
         append_event(session, at, "delivery.superseded", study_id=study.id, delivery_id=delivery_id)
+    held = select(Job.id).where(Job.study_id == study.id, Job.revision < study.revision)
+    reviews = session.execute(
+        update(Review)
+        .where(Review.job_id.in_(held), Review.state == ReviewState.WAITING.value)
+        .values(state=ReviewState.SUPERSEDED.value, decided_at=at)
+        .returning(Review.job_id)
+    ).all()
+    for (job_id,) in reviews:
+        append_event(session, at, "review.superseded", study_id=study.id, job_id=job_id)

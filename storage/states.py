@@ -49,6 +49,15 @@ class DeliveryState(StrEnum):
     NOT_NEEDED = "not_needed"  # was held in reserve, and what it stands in for was taken
 
 
+class ReviewState(StrEnum):
+    """What a person decided of results that were held back."""
+
+    WAITING = "waiting"
+    RELEASED = "released"
+    DISCARDED = "discarded"
+    SUPERSEDED = "superseded"  # a newer revision took their place before anybody decided
+
+
 class InstanceState(StrEnum):
     """What a received instance is to its study."""
 

@@ -34,6 +34,7 @@ from node.admin.views import (
     overview,
     quarantine,
     retention,
+    reviews,
     rules,
     studies,
 )
@@ -71,6 +72,7 @@ def create_app(context: AdminContext) -> FastAPI:
         engines,
         quarantine,
         retention,
+        reviews,
         health,
     ):
         app.include_router(subject.routes())

@@ -13,6 +13,7 @@ from storage.events import EventStore
 from storage.holds import HoldStore
 from storage.jobs import JobStore
 from storage.retention_records import RetentionPolicy
+from storage.reviews import ReviewStore
 from storage.rules import RuleStore
 from storage.studies import StudyStore
 
@@ -55,6 +56,7 @@ class AdminContext:
     events: EventStore
     associations: AssociationStore
     holds: HoldStore
+    reviews: ReviewStore
     policy: RetentionPolicy
     free_bytes: Callable[[], int]
     device_name: str

@@ -45,6 +45,11 @@ class StoreCollector(Collector):
         )
         yield from _destinations(context.deliveries.destinations(), context)
         yield _engines(context)
+        yield GaugeMetricFamily(
+            "wetread_reviews_waiting",
+            "Results that are held back until a person has seen them.",
+            value=context.reviews.waiting(),
+        )
         yield from _retention(context)
         yield _readiness(context.readiness())
         yield _restarts(context.restarts())

@@ -39,7 +39,8 @@ class Reason(_Part):
 class OutcomeView(_Part):
     """Finding, nothing found, or not analysed and why (invariant 15).
 
-    `shadow`: the engine was on trial, and nothing was sent.
+    `shadow`: the engine was on trial, and nothing was sent. `held`: what it found and did not
+    believe, which a person has to see before anybody is given it.
     """
 
     verdict: str
@@ -48,6 +49,7 @@ class OutcomeView(_Part):
     detail: str = ""
     limits: tuple[str, ...] = ()
     findings: tuple[FindingLine, ...] = ()
+    held: OutcomeView | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

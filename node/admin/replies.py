@@ -21,6 +21,7 @@ from storage.states import (
     ErrorClass,
     InstanceState,
     JobState,
+    ReviewState,
     StudyState,
 )
 
@@ -175,7 +176,10 @@ class Job(Reply):
 
 
 class Result(Reply):
-    """One result object. What is `withheld` is neither sent nor found by those who ask."""
+    """One result object. What is `withheld` is neither sent nor found by those who ask.
+
+    With a `review_id` a person has to see it first, or has seen it.
+    """
 
     id: int
     job_id: int
@@ -191,6 +195,7 @@ class Result(Reply):
     created_at: datetime
     superseded: bool
     withheld: bool
+    review_id: int | None
 
 
 class Delivery(Reply):
@@ -290,6 +295,31 @@ class DeliveryProgress(Reply):
             not_needed=aside[DeliveryState.NOT_NEEDED],
             complete=counted > 0 and accepted + confirmed == counted,
         )
+
+
+class Review(Reply):
+    """What an engine found and did not believe, and what a person decided of it."""
+
+    id: int
+    job_id: int
+    study_instance_uid: str
+    revision: int
+    engine: str
+    destinations: tuple[str, ...]
+    state: ReviewState
+    kind: str
+    reason: str
+    created_at: datetime
+    decided_at: datetime | None
+    decided_by: str
+    comment: str
+
+
+class ReviewList(Reply):
+    """What waits for a person, longest first, and what was decided, newest first."""
+
+    waiting: tuple[Review, ...]
+    decided: tuple[Review, ...]
 
 
 class Hold(Reply):

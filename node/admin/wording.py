@@ -36,6 +36,8 @@ TONES: Final[Mapping[str, str]] = {
     "reserved": "quiet",
     "replaced": "warn",
     "not_needed": "quiet",
+    "waiting": "wait",
+    "discarded": "quiet",
     "open": "busy",
     "released": "quiet",
     "aborted": "warn",
@@ -76,6 +78,12 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "reserved": "Held in reserve: sent if the destination refuses what it stands in for.",
         "replaced": "The destination refused it; another object of its profile goes instead.",
         "not_needed": "Was held in reserve; the destination took what it stood in for.",
+    },
+    "review": {
+        "waiting": "A person has to see it before anybody is given it.",
+        "released": "A person released it: it goes to its destinations.",
+        "discarded": "A person discarded it: nobody is ever given it.",
+        "superseded": "A newer revision of the study took its place before anybody decided.",
     },
     "engine": {
         "registered": "Known, not yet checked.",
@@ -181,6 +189,10 @@ ACTIONS: Final[Mapping[str, str]] = {
     "delivery.replaced": "Refused; another object of the profile goes instead",
     "delivery.released": "Out of reserve: sent in the place of one that was refused",
     "delivery.not_needed": "Reserve not needed",
+    "review.opened": "Held back: a person has to see the result first",
+    "review.released": "Released by a person: the result is sent",
+    "review.discarded": "Discarded by a person: the result is given to nobody",
+    "review.superseded": "Not to be judged any more: a newer revision took its place",
     "destination.parked": "Destination down: its deliveries wait",
     "destination.unparked": "Destination back: its deliveries go on",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, TypeVar
@@ -25,12 +26,14 @@ from storage.records import (
     NewInstance,
     NewJob,
     NewResult,
+    NewReview,
     Recorded,
     Routing,
     SeriesAttributes,
     StudyAttributes,
     StudyRecord,
 )
+from storage.reviews import ReviewStore
 from storage.rules import RuleStore
 from storage.states import DeliveryState, JobState
 from storage.studies import StudyStore
@@ -72,6 +75,7 @@ class Holding:
         self.events = EventStore(self.database, self.clock)
         self.rules = RuleStore(self.database, self.clock)
         self.engines = EngineStore(self.database, self.clock)
+        self.reviews = ReviewStore(self.database, self.clock)
 
     def receive(self, number: int = 1, **changes: Any) -> Recorded:  # noqa: ANN401
         """Record one instance; the number stands for its UID and its bytes."""
@@ -103,6 +107,15 @@ class Holding:
         """Run the most urgent job to its end; return its deliveries."""
         leased = self.lease()
         return self.jobs.finish(leased.job.id, leased.token, outcome(leased, results))
+
+    def hold_back(self) -> int:
+        """Run the most urgent job to an end that has to be reviewed; return the review."""
+        leased = self.lease()
+        held = tuple(new_result(f"2.25.{leased.job.id}9{index}") for index in range(2))
+        review = NewReview(kind="segmentation", reason="a lung of 9 ml", results=held)
+        told = replace(outcome(leased), state=JobState.REFUSED, review=review)
+        self.jobs.finish(leased.job.id, leased.token, told)
+        return self.reviews.list()[0].id
 
     def deliverable(self, results: int = 1) -> Sequence[int]:
         """Take one study all the way to waiting deliveries; return them."""

@@ -6,7 +6,7 @@ from storage.events import EventStore
 from storage.overdue import OverdueLimits, OverdueStore
 from tests.storage.holding import Holding
 
-LIMITS = OverdueLimits(study=900, job=7200, delivery=3600)
+LIMITS = OverdueLimits(study=900, job=7200, delivery=3600, review=1800)
 
 
 def told(held: Holding) -> list[tuple[str, str]]:
@@ -55,3 +55,19 @@ def test_delivery_that_does_not_arrive_is_told_once_and_a_sent_one_never(held: H
     assert kinds
     assert set(kinds) == {("delivery", "queued")}
     assert told(held) == []
+
+
+def test_what_no_person_judges_is_told_once(held: Holding) -> None:
+    study_id = held.receive().study_id
+    held.route()
+    review = held.hold_back()
+    assert told(held) == []
+    held.clock.advance(1900)
+    found = OverdueStore(held.database, held.clock).raise_alerts(LIMITS)
+    assert [(item.kind, item.id, item.study_id) for item in found] == [("review", review, study_id)]
+    assert [item.kind for item in found] == ["review"]
+    assert told(held) == []
+    assert alerts(held, study_id) == 1
+    held.receive(2)
+    held.clock.advance(2000)
+    assert ("study", "receiving") in told(held)

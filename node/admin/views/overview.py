@@ -71,6 +71,7 @@ def overview(context: Admin, pages: Renderer) -> HTMLResponse:
             *_missing(context, engines, destinations),
             *_uncounted(conservation),
             *_stuck(studies, jobs, deliveries),
+            *_held(context.reviews.waiting()),
             *_parked(context, destinations),
             *_no_engine(engines),
         ),
@@ -190,6 +191,11 @@ def _stuck(
         for text, count, path, state in kinds
         if count
     ]
+
+
+def _held(waiting: int) -> list[Attention]:
+    text = f"results held back until a person has seen them: {waiting}"
+    return [Attention(text=text, link="/reviews")] if waiting else []
 
 
 def _parked(context: AdminContext, destinations: Sequence[DestinationRecord]) -> list[Attention]:

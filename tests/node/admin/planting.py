@@ -28,6 +28,7 @@ from storage.records import (
     NewInstance,
     NewJob,
     NewResult,
+    NewReview,
     QuarantinedInstance,
     Recorded,
     Routing,
@@ -37,6 +38,7 @@ from storage.records import (
 )
 from storage.retention import Retention
 from storage.retention_records import RetentionPolicy
+from storage.reviews import ReviewStore
 from storage.rules import RuleStore
 from storage.states import (
     AssociationState,
@@ -150,6 +152,7 @@ class PlantedNode:
         self.engines = EngineStore(self.database, self.clock)
         self.events = EventStore(self.database, self.clock)
         self.holds = HoldStore(self.database, self.clock)
+        self.reviews = ReviewStore(self.database, self.clock)
 
     def context(
         self,
@@ -167,6 +170,7 @@ class PlantedNode:
             events=self.events,
             associations=self.associations,
             holds=self.holds,
+            reviews=self.reviews,
             policy=RetentionPolicy(studies_days=30, low_bytes=5 << 30, high_bytes=9 << 30),
             free_bytes=lambda: 7 << 30,
             device_name="WETREAD-TEST",
@@ -272,6 +276,34 @@ class PlantedNode:
             summary=FINDING,
             timings={"inference": 8.5},
             deliveries=deliveries,
+        )
+        self.jobs.finish(leased.job.id, leased.token, outcome)
+
+    def hold_back(self, reason: str) -> None:
+        """Let the next job end with something that its engine did not believe."""
+        leased = self.jobs.lease("worker-0", 60)
+        assert leased is not None
+        made = NewResult(
+            writer="segmentation",
+            sop_class_uid=SEGMENTATION,
+            sop_instance_uid=f"2.25.{leased.job.id}9",
+            series_instance_uid=f"2.25.{leased.job.id}",
+            transfer_syntax_uid=LITTLE_ENDIAN,
+            digest=digest_of(f"held {leased.job.id}"),
+            size=1000,
+        )
+        meaning = "Result of the engine not plausible"
+        outcome = JobOutcome(
+            state=JobState.REFUSED,
+            results=(),
+            summary={
+                "verdict": "not analysed",
+                "reason": {"code": "IMPLAUSIBLE", "scheme": "99WETREAD", "meaning": meaning},
+                "detail": reason,
+                "held": FINDING,
+            },
+            timings={},
+            review=NewReview(kind="segmentation", reason=reason, results=(made,)),
         )
         self.jobs.finish(leased.job.id, leased.token, outcome)
 
