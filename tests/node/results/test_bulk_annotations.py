@@ -13,14 +13,10 @@ from node.interfaces import ResultContext, ResultError
 from node.results.bulk_annotations import BulkAnnotationsWriter
 from node.results.text_report import TextReportWriter
 from tests.node.results.building import context, refusal
-from tests.node.results.validators import dciodvfy
+from tests.node.results.validators import DCIODVFY_ACCEPTED, dciodvfy
 from tests.slides import make_slide
 
-ITS_OWN = (
-    "CommonZCoordinateValue(006a,0010)> - Only valid for",  # which is not there
-    "Laterality(0020,0060)> - Missing attribute",  # a slide names no part of the body
-)
-"""Words of the validator that are its own fault, or the source's."""
+ITS_OWN = (DCIODVFY_ACCEPTED["coordinates in a plane"], DCIODVFY_ACCEPTED["VAL-01"])
 NUCLEUS = Code("84640000", "SCT", "Nucleus")
 
 

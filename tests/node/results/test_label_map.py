@@ -37,7 +37,7 @@ from tests.node.results.building import (
     refusal,
     series,
 )
-from tests.node.results.validators import dciodvfy
+from tests.node.results.validators import DCIODVFY_ACCEPTED, dciodvfy
 
 
 def labelled(headers: Headers) -> Analysis:
@@ -84,7 +84,7 @@ def test_the_validator_knows_no_label_maps_and_finds_nothing_else(
 ) -> None:
     """VAL-03; the check before sending asks for what its modules require, by highdicom's tables."""
     write(context(headers, labelled(headers)), tmp_path / "map.dcm")
-    assert dciodvfy(tmp_path / "map.dcm") == ["Error - Information Object Not found"]
+    assert dciodvfy(tmp_path / "map.dcm") == [f"Error - {DCIODVFY_ACCEPTED['VAL-03']}"]
 
 
 def test_segments_are_those_of_the_binary_object_and_no_background(
