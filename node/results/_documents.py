@@ -11,6 +11,7 @@ from highdicom.sr import (
     Comprehensive3DSR,
     DeviceObserverIdentifyingAttributes,
     EnhancedSR,
+    FindingSite,
     ObserverContext,
     SourceImageForMeasurement,
     SourceImageForMeasurementGroup,
@@ -23,7 +24,15 @@ from pydicom.sr.coding import Code as SrCode
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage
 
-from engines.findings import Analysis, Code, ImageAnalysis, Measurement, Refusal, SlideAnalysis
+from engines.findings import (
+    Analysis,
+    Code,
+    ImageAnalysis,
+    Measurement,
+    Refusal,
+    Segment,
+    SlideAnalysis,
+)
 from engines.images import SourceFrame
 from node.interfaces import DeviceIdentity, ResultContext, ResultError, SupersededResult
 from node.results import _encoded_items as encoded
@@ -160,6 +169,14 @@ def tracking(
         uid=identity.tracking_uid(context, analysis, key),
         identifier=clean(f"{context.engine.name} {key}"),
     )
+
+
+def finding_sites(segment: Segment) -> list[FindingSite] | None:
+    """Say where a segment is, with its side; None where that is not told."""
+    if segment.region is None:
+        return None
+    side = encoding.coded(segment.laterality) if segment.laterality else None
+    return [FindingSite(encoding.coded(segment.region), laterality=side)]
 
 
 def absent_key(concept: Code) -> str:

@@ -58,6 +58,20 @@ def compare_with_outcome(path: Path, context: ResultContext, analysis: Analysis)
         _compare_absent(groups, analysis)
 
 
+def says(item: Dataset, wanted: Measurement) -> bool:
+    """Say whether a NUM has the name, unit, derivation and value of a measurement."""
+    derivation = only_child(item, DERIVATION, "CODE")
+    value = number_in(item)
+    return (
+        name_of(item) == _key(wanted.name)
+        and unit_of(item) == _key(wanted.unit)
+        and (NOTHING if derivation is None else code_in(derivation, "ConceptCodeSequence"))
+        == (NOTHING if wanted.derivation is None else _key(wanted.derivation))
+        and value is not None
+        and math.isclose(value, wanted.value, rel_tol=1e-9, abs_tol=1e-12)
+    )
+
+
 def _compare_segments(
     groups: Sequence[Dataset],
     context: ResultContext,
@@ -92,20 +106,7 @@ def _compare_measurements(group: Dataset, segment: Segment) -> None:
     found = [item for item in group.ContentSequence if item.ValueType == "NUM"]
     _require(len(found) == len(segment.measurements), f"measurements of {segment.key} are missing")
     for item, wanted in zip(found, segment.measurements, strict=True):
-        _require(_same(item, wanted), f"{wanted.name.meaning} of {segment.key} differs")
-
-
-def _same(item: Dataset, wanted: Measurement) -> bool:
-    derivation = only_child(item, DERIVATION, "CODE")
-    value = number_in(item)
-    return (
-        name_of(item) == _key(wanted.name)
-        and unit_of(item) == _key(wanted.unit)
-        and (NOTHING if derivation is None else code_in(derivation, "ConceptCodeSequence"))
-        == (NOTHING if wanted.derivation is None else _key(wanted.derivation))
-        and value is not None
-        and math.isclose(value, wanted.value, rel_tol=1e-9, abs_tol=1e-12)
-    )
+        _require(says(item, wanted), f"{wanted.name.meaning} of {segment.key} differs")
 
 
 def _compare_absent(groups: Sequence[Dataset], analysis: Analysis) -> None:

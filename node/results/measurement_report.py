@@ -13,7 +13,6 @@ from typing import ClassVar, Final
 
 from highdicom.sr import (
     Comprehensive3DSR,
-    FindingSite,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
@@ -123,7 +122,7 @@ def _segment_groups(
             tracking_identifier=documents.tracking(context, analysis, segment.key),
             referenced_segment=_referenced_segment(written[0], analysis, number),
             finding_type=encoding.coded(segment.type),
-            finding_sites=_finding_sites(segment),
+            finding_sites=documents.finding_sites(segment),
             algorithm_id=documents.algorithm(context),
             measurements=[_measured(item, analysis) for item in segment.measurements] or None,
         )
@@ -162,13 +161,6 @@ def _absent_groups(
         )
         for concept in analysis.sought
     ]
-
-
-def _finding_sites(segment: Segment) -> list[FindingSite] | None:
-    if segment.region is None:
-        return None
-    side = encoding.coded(segment.laterality) if segment.laterality else None
-    return [FindingSite(encoding.coded(segment.region), laterality=side)]
 
 
 def _measured(measurement: Measurement, analysis: Analysis) -> SrMeasurement:

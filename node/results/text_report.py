@@ -33,7 +33,7 @@ from node.results import _identity as identity
 from node.results import _wording as wording
 
 SERIES_NUMBER: Final = 9003
-NUMBERS: Final = ("measurement_report", "classification_report")
+NUMBERS: Final = ("measurement_report", "classification_report", "box_report")
 """Writers of reports that hold values in codes; see `_previous`."""
 TITLE: Final = SrCode("11528-7", "LN", "Radiology Report")
 _CONTAINS: Final = RelationshipTypeValues.CONTAINS

@@ -33,6 +33,7 @@ from node.interfaces import (
     ResultWriter,
     SupersededResult,
 )
+from node.results.box_report import BoxReportWriter
 from node.results.classification_report import ClassificationReportWriter
 from node.results.measurement_report import MeasurementReportWriter
 from node.results.segmentation import SegmentationWriter
@@ -227,6 +228,7 @@ def write_all(context: ResultContext) -> dict[str, tuple[Dataset, ResultContext,
         SegmentationWriter(),
         MeasurementReportWriter(),
         ClassificationReportWriter(),
+        BoxReportWriter(),
         TextReportWriter(),
     ):
         if writer.handles(context.outcome):

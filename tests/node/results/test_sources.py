@@ -23,6 +23,7 @@ def test_awkward_headers_give_every_object_and_pass_its_own_check(
     assert set(save_all(context(headers, analysis(headers)), tmp_path / "out")) == {
         "segmentation",
         "measurement_report",
+        "box_report",
         "text_report",
     }
     assert set(save_all(context(headers, refusal()), tmp_path / "refused")) == {"text_report"}

@@ -146,7 +146,10 @@ def test_a_refusal_after_findings_replaces_their_measurements_too(
         for one in study.ReferencedSeriesSequence
         for item in one.ReferencedSOPSequence
     }
-    wanted = {first[name][0].SOPInstanceUID for name in ("measurement_report", "text_report")}
+    wanted = {
+        first[name][0].SOPInstanceUID
+        for name in ("measurement_report", "box_report", "text_report")
+    }
     assert replaced == wanted
     assert "replaces an AI report" in sections(report)["Summary"][-1]
     assert report.SeriesInstanceUID == first["text_report"][0].SeriesInstanceUID

@@ -35,6 +35,10 @@ SR_WARNINGS: Final = {
         r'"(Lung|Nodule|Pleural effusion)"\): '
         r"Content Item not in template"
     ),
+    "VAL-09 purpose of region": re.compile(
+        r'Warning: .*"Measurement Group"\)/CODE \(130400,DCM,"Geometric purpose of region"\): '
+        r"Content Item not in template"
+    ),
     # TID 1411 may be extended; no row of it names the image of a number that is on one slice
     "source of measurement": re.compile(
         r'Warning: .*/NUM \([^)]*\)/IMAGE \(121112,DCM,"Source of Measurement"\): '
