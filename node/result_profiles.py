@@ -6,6 +6,7 @@ configuration. Result objects are named as their writers are.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Annotated, Final, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from engines.findings import Analysis, ImageAnalysis, Outcome, Refusal
+from engines.images import Grid
 from node.strict_toml import TableError, check_table, read_toml
 from storage.records import NewDelivery
 
@@ -45,6 +47,9 @@ PLANNED: Final[Mapping[str, tuple[str, ...]]] = {
 writer of one is installed it is passed over, and a start says so; other names must be a writer's.
 """
 
+SQUARE: Final = 1e-3
+"""Pixels are square whose sides differ by less than this share: half a pixel over an image."""
+
 Object: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9_]*)$")]
 ObjectSet: TypeAlias = Annotated[tuple[Object, ...], Field(min_length=1)]
 ObjectSets: TypeAlias = Annotated[tuple[ObjectSet, ...], Field(min_length=1)]
@@ -58,6 +63,7 @@ class FindingKind(StrEnum):
     """What a job found, as far as it decides which objects can carry it."""
 
     SEGMENTATION = "segmentation"
+    SEGMENTATION_OBLONG = "segmentation_oblong"
     CLASSIFICATION = "classification"
     ANNOTATIONS = "annotations"
     NOTHING_FOUND = "nothing_found"
@@ -71,10 +77,16 @@ def kind_of(outcome: Outcome) -> FindingKind:
     if not outcome.findings:
         return FindingKind.NOTHING_FOUND
     if isinstance(outcome, Analysis):
-        return FindingKind.SEGMENTATION
+        square = _has_square_pixels(outcome.grid)
+        return FindingKind.SEGMENTATION if square else FindingKind.SEGMENTATION_OBLONG
     if isinstance(outcome, ImageAnalysis):
         return FindingKind.CLASSIFICATION
     return FindingKind.ANNOTATIONS
+
+
+def _has_square_pixels(grid: Grid) -> bool:
+    _, rows, columns = grid.spacing
+    return math.isclose(rows, columns, rel_tol=SQUARE)
 
 
 class _Table(BaseModel):
@@ -89,6 +101,12 @@ class ObjectTable(_Table):
         "set the first object that can carry the finding is sent; the next one if it is refused."
     )
     segmentation: ObjectSets | None = Field(None, description="Segments of an image series.")
+    segmentation_oblong: ObjectSets | None = Field(
+        None,
+        description="The same where pixels are not square, for a viewer that draws some object in "
+        "the wrong place then: what `segmentation` names and this does not is left out, and the "
+        "job says so. Not given: as `segmentation`.",
+    )
     classification: ObjectSets | None = Field(None, description="What is in whole images.")
     annotations: ObjectSets | None = Field(None, description="Outlines on a slide, in bulk.")
     nothing_found: ObjectSets | None = Field(None, description="Analysed, and nothing was found.")
@@ -108,6 +126,13 @@ class ObjectTable(_Table):
                 "outcome, and none may be silent"
             )
         return sets
+
+    def of(self, kind: FindingKind) -> ObjectSets:
+        """Return the sets of a kind of finding as they are written."""
+        own: ObjectSets | None = getattr(self, kind.value)
+        if own is None and kind is FindingKind.SEGMENTATION_OBLONG:
+            own = self.segmentation
+        return self.default if own is None else own
 
 
 class ProfileFile(_Table):
@@ -134,8 +159,7 @@ class Profile:
 
     def sets(self, kind: FindingKind, installed: Collection[str]) -> tuple[ObjectSet, ...]:
         """Return the sets of a kind of finding, without what is not installed."""
-        own: ObjectSets | None = getattr(self.objects, kind.value)
-        sets = self.objects.default if own is None else own
+        sets = self.objects.of(kind)
         named = {name for each in sets for name in each}
         others = sorted({*installed} - named - PLANNED.keys())
         spelt = [
@@ -145,6 +169,16 @@ class Profile:
         ]
         there = [tuple(name for name in each if name in installed) for each in spelt]
         return tuple(each for each in there if each)
+
+    def left_out(self, kind: FindingKind, installed: Collection[str]) -> tuple[str, ...]:
+        """Return the objects that it sends of segments, but not where pixels are not square."""
+        if kind is not FindingKind.SEGMENTATION_OBLONG:
+            return ()
+        usual, left = (
+            {name for each in self.sets(one, installed) for name in each}
+            for one in (FindingKind.SEGMENTATION, kind)
+        )
+        return tuple(sorted(usual - left))
 
     def named(self) -> dict[str, str]:
         """Return every object that it names, and the first key that does."""
@@ -244,6 +278,13 @@ class ResultProfiles:
             )
             for kind in FindingKind
         }
+
+    def left_out(
+        self, kind: FindingKind, destinations: Sequence[str]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return, by destination, the objects that its viewer would draw in the wrong place."""
+        found = {name: self.of(name).left_out(kind, self.installed) for name in destinations}
+        return {name: objects for name, objects in found.items() if objects}
 
     def deliveries(
         self, kind: FindingKind, destinations: Sequence[str], made: Sequence[str]

@@ -200,11 +200,10 @@ class Worker:
             results = self._keep_all(answer.results, engine)
             review = self._review(answer.held, engine)
         timings = {**answer.timings, "storing": round(time.monotonic() - started, 4)}
-        summary = {**answer.summary, "shadow": True} if engine.shadow else answer.summary
         return JobOutcome(
             state=JobState.REFUSED if answer.refused else JobState.SUCCEEDED,
             results=results,
-            summary=cast("Mapping[str, StoredJson]", summary),
+            summary=self._summary(leased, answer, engine),
             timings=timings,
             deliveries=() if engine.shadow else self._deliveries(leased, answer),
             review=review,
@@ -219,6 +218,17 @@ class Worker:
             reason=held.reason,
             results=self._keep_all(held.results, engine),
         )
+
+    def _summary(
+        self, leased: LeasedJob, answer: JobAnswer, engine: InstalledEngine
+    ) -> Mapping[str, StoredJson]:
+        """Say beside what was found what of it is sent nowhere, or not to everybody."""
+        summary = cast("Mapping[str, StoredJson]", answer.summary)
+        if engine.shadow:
+            return {**summary, "shadow": True}
+        kind = answer.kind if answer.held is None else answer.held.kind
+        left_out = self._profiles.left_out(kind, leased.job.destinations)
+        return {**summary, "left_out": left_out} if left_out else summary
 
     def _deliveries(self, leased: LeasedJob, answer: JobAnswer) -> tuple[NewDelivery, ...]:
         written = [message.writer for message in answer.results]

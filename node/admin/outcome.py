@@ -39,12 +39,15 @@ class Reason(_Part):
 class OutcomeView(_Part):
     """Finding, nothing found, or not analysed and why (invariant 15).
 
-    `shadow`: the engine was on trial, and nothing was sent. `held`: what it found and did not
-    believe, which a person has to see before anybody is given it.
+    `shadow`: the engine was on trial, and nothing was sent. `left_out`: by destination, the objects
+    of its profile that its viewer would draw in the wrong place, as the pixels are not square.
+    `held`: what the engine found and did not believe, which a person has to see before anybody is
+    given it.
     """
 
     verdict: str
     shadow: bool = False
+    left_out: Mapping[str, tuple[str, ...]] = {}
     reason: Reason | None = None
     detail: str = ""
     limits: tuple[str, ...] = ()

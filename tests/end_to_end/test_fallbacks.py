@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import Final, TypeAlias
 import pytest
 from pydicom import dcmread
 
+from storage.records import JsonValue
 from tests.end_to_end.fallback_bench import CLASSES, OBJECTS, FallbackBench, new_database
 from tests.end_to_end.processes import NodeProcess, storescu
 from tests.factories import make_ct_series
 from tests.node.delivery.choosy_pacs import Answer, ChoosyPacs
 
 SHIPPED: Final = ("air", "full", "mg-cad", "ohif", "pacs-basic", "slicer", "standard", "weasis")
+SQUARE: Final = (5.0, 3.0, 3.0)
 REFUSALS: Final[tuple[Answer, ...]] = (0x0122, 0xA900, 0xC000)
 Made: TypeAlias = tuple[ChoosyPacs, FallbackBench]
 Make: TypeAlias = Callable[..., Made]
@@ -255,9 +257,19 @@ class ProfiledNode(NodeProcess):
         return super().configuration().replace(ours, f'{ours}\nprofile = "{self.profile}"')
 
 
-def read_a_ct(folder: Path, profile: str, pacs_port: int) -> dict[str, tuple[str, int]]:
-    """Let a node read a small CT; return state and attempts by the writer of each result."""
-    files = make_ct_series(folder / "ct", slices=5, rows=64, columns=64)
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What came of a study: state and attempts by the writer of each result, and the summary."""
+
+    ends: Mapping[str, tuple[str, int]]
+    summary: Mapping[str, JsonValue]
+
+
+def read_a_ct(
+    folder: Path, profile: str, pacs_port: int, spacing: tuple[float, float, float] = SQUARE
+) -> Read:
+    """Let a node read a small CT."""
+    files = make_ct_series(folder / "ct", slices=5, rows=64, columns=64, spacing=spacing)
     study = str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
     with ProfiledNode(folder=folder / "node", pacs_port=pacs_port, profile=profile) as node:
         storescu(node.port, files)
@@ -265,10 +277,12 @@ def read_a_ct(folder: Path, profile: str, pacs_port: int) -> dict[str, tuple[str
         stores = node.stores()
         try:
             writers = {item.id: item.writer for item in stores.jobs.results(study_id=record.id)}
-            return {
+            ends = {
                 writers[item.result_id]: (item.state.value, item.attempts)
                 for item in stores.deliveries.list(study_id=record.id)
             }
+            (job,) = stores.jobs.list(study_id=record.id)
+            return Read(ends=ends, summary=job.summary)
         finally:
             stores.database.close()
 
@@ -277,7 +291,7 @@ def test_a_node_sends_what_stands_in_for_a_seg_that_is_not_taken(tmp_path: Path)
     """NET-18, VIEW-02: from the C-STORE of a CT to the report that its destination takes."""
     takes = [CLASSES["text_report"], CLASSES["measurement_report"]]
     with ChoosyPacs(takes) as pacs:
-        ends = read_a_ct(tmp_path, "slicer", pacs.port)
+        ends = read_a_ct(tmp_path, "slicer", pacs.port).ends
         assert pacs.asked == dict.fromkeys(takes, 1)
     assert ends["segmentation"] == ("replaced", 1)
     assert ends["measurement_report"] == ends["text_report"] == ("sent", 1)
@@ -286,6 +300,19 @@ def test_a_node_sends_what_stands_in_for_a_seg_that_is_not_taken(tmp_path: Path)
 def test_a_node_writes_no_object_that_its_destinations_do_not_want(tmp_path: Path) -> None:
     """The ohif profile has no report without coordinates: none is written."""
     with ChoosyPacs(CLASSES.values()) as pacs:
-        ends = read_a_ct(tmp_path, "ohif", pacs.port)
-    assert "measurement_report" not in ends
-    assert ends["segmentation"] == ends["text_report"] == ("sent", 1)
+        read = read_a_ct(tmp_path, "ohif", pacs.port)
+    assert "measurement_report" not in read.ends
+    sent = {name for name, end in read.ends.items() if end == ("sent", 1)}
+    assert sent == {"segmentation", "box_report", "text_report"}
+    assert "left_out" not in read.summary
+
+
+def test_a_node_leaves_out_what_a_viewer_would_draw_in_the_wrong_place_and_says_so(
+    tmp_path: Path,
+) -> None:
+    """VIEW-02: OHIF gets no boxes on pixels that are not square; text goes as ever."""
+    with ChoosyPacs(CLASSES.values()) as pacs:
+        read = read_a_ct(tmp_path, "ohif", pacs.port, spacing=(5.0, 3.0, 2.0))
+    assert "box_report" not in read.ends
+    assert read.ends["segmentation"] == read.ends["text_report"] == ("sent", 1)
+    assert read.summary["left_out"] == {"pacs": ["box_report"]}

@@ -17,6 +17,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[FindingKind, Outc
     headers = building.series(tmp_path_factory.mktemp("ct"))
     made: tuple[Outcome, ...] = (
         building.analysis(headers),
+        building.analysis(building.series(tmp_path_factory.mktemp("oblong"), spacing=(5, 3, 2))),
         building.image_analysis(headers),
         building.nothing_found(headers),
         building.refusal(),

@@ -104,6 +104,18 @@ def test_every_writer_says_which_sop_classes_it_makes() -> None:
     assert [name for name in silent if name not in PLANNED] == []
 
 
+def test_boxes_go_to_ohif_but_not_on_pixels_that_it_draws_them_wrong_on() -> None:
+    """VIEW-02: the rest of the set goes instead; every other profile makes no difference."""
+    installed = names_of(node.results)
+    square, oblong = FindingKind.SEGMENTATION, FindingKind.SEGMENTATION_OBLONG
+    for profile in shipped().values():
+        left = profile.left_out(oblong, installed)
+        assert left == (("box_report",) if profile.name == "ohif" else ())
+        assert profile.left_out(square, installed) == ()
+        if not left:
+            assert profile.sets(oblong, installed) == profile.sets(square, installed)
+
+
 def test_full_sends_whatever_is_installed_but_what_must_be_named() -> None:
     """A writer's file is all that is needed."""
     installed = {*names_of(node.results), "brand_new", "encapsulated_pdf"}
@@ -123,6 +135,21 @@ def test_a_sites_profile_is_read_and_a_kind_without_a_line_has_the_default(tmp_p
         ("segmentation", "text_report"),
         ("measurement_report", "text_report"),
     )
+
+
+def test_what_a_profile_leaves_out_where_pixels_are_oblong_is_told_by_destination(
+    tmp_path: Path,
+) -> None:
+    lines = 'segmentation = [["segmentation"], ["text_report"]]\nsegmentation_oblong'
+    profile = written(tmp_path, SOUND.replace("not_analysed", lines))
+    profiles = ResultProfiles(
+        profiles={"site": profile, DEFAULT: shipped()[DEFAULT]},
+        destinations={"viewer": "site", "pacs": DEFAULT},
+        installed=INSTALLED,
+    )
+    told = profiles.left_out(FindingKind.SEGMENTATION_OBLONG, ["pacs", "viewer"])
+    assert told == {"viewer": ("segmentation",)}
+    assert profiles.left_out(FindingKind.SEGMENTATION, ["pacs", "viewer"]) == {}
 
 
 def test_what_is_not_installed_is_passed_over(tmp_path: Path) -> None:

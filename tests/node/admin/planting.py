@@ -94,6 +94,7 @@ EXPLANATION: Mapping[str, JsonValue] = {
 FINDING: Mapping[str, JsonValue] = {
     "verdict": "finding",
     "limits": ["The field of view cuts the region."],
+    "left_out": {"viewer": ["box_report"]},
     "findings": [
         {
             "label": "Liver",

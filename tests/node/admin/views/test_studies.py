@@ -130,6 +130,7 @@ def test_a_study_shows_everything_that_became_of_it(
         "Liver",
         "1512.25",
         "The field of view cuts the region.",
+        "Not sent to viewer, whose viewer would draw it in the wrong place",
         "out of memory",
         "6144 MiB asked for",
         "Give the worker more memory",
