@@ -57,6 +57,14 @@ STACK: Final = f"""(() => {{ {VIEWPORT}
 WORDS: Final = """document.querySelector('[data-cy="viewport-grid"]').innerText"""
 SEGMENTS: Final = """window.services.segmentationService.getSegmentations().flatMap(
   x => Object.values(x.segments).filter(Boolean).map(y => y.label))"""
+MEASURED: Final = "window.services.measurementService.getMeasurements().length"
+RECTANGLES: Final = """[...document.querySelectorAll('.svg-layer rect')].map(
+  x => ['x', 'y', 'width', 'height'].map(name => Number(x.getAttribute(name))))"""
+PANEL: Final = """window.services.panelService.activatePanel(
+  '@ohif/extension-measurement-tracking.panelModule.trackedMeasurements', true)"""
+PANEL_WORDS: Final = (
+    """document.querySelector('[data-cy="trackedMeasurements-panel"]')?.innerText ?? ''"""
+)
 SHOW: Final = """(async () => {
   const s = window.services;
   const set = s.displaySetService.getActiveDisplaySets().find(x => x.SeriesInstanceUID === '%s');
@@ -171,6 +179,27 @@ def show_segmentation(page: Page, series: str) -> None:
     show(page, series)
     press(page, "Yes")
     page.wait_for(f"{SEGMENTS}.length > 0")
+
+
+def show_boxes(page: Page, series: str) -> None:
+    """Take a report's boxes among the measurements, as a reader does who says yes when asked."""
+    show(page, series)
+    press(page, "Yes")
+    page.wait_for(f"{MEASURED} > 0 && {RECTANGLES}.length > 0")
+
+
+def boxes(page: Page) -> list[tuple[float, float, float, float]]:
+    """Return the boxes that are drawn on the canvas: left, top, right and bottom of each."""
+    found = page.evaluate(RECTANGLES)
+    assert isinstance(found, list)
+    return [(x, y, x + width, y + height) for x, y, width, height in found]
+
+
+def panel(page: Page) -> str:
+    """Open the panel of measurements; return what it says."""
+    page.evaluate(PANEL)
+    page.wait_for(f"({PANEL_WORDS}).length > 0")
+    return str(page.evaluate(PANEL_WORDS))
 
 
 def press(page: Page, words: str) -> None:
