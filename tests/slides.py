@@ -69,6 +69,30 @@ def make_slide(
     measures.PixelSpacing, measures.SliceThickness = [0.0005, 0.0005], 0.001
     shared.PixelMeasuresSequence = [measures]
     dataset.SharedFunctionalGroupsSequence = [shared]
+    _put_on_glass(dataset)
     modify(dataset)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def _put_on_glass(dataset: Dataset) -> None:
+    """Say how it lies on the slide and how light came through (PS3.3 C.8.12.4, C.8.12.5).
+
+    OHIF reads all of it.
+    """
+    spacing = float(
+        dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing[0]
+    )
+    dataset.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+    origin, path, illumination = Dataset(), Dataset(), Dataset()
+    origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = "20", "40"
+    dataset.TotalPixelMatrixOriginSequence = [origin]
+    dataset.ImagedVolumeWidth, dataset.ImagedVolumeHeight = COLUMNS * spacing, ROWS * spacing
+    dataset.ImagedVolumeDepth = 1.0
+    dataset.VolumetricProperties, dataset.FocusMethod = "VOLUME", "AUTO"
+    dataset.SpecimenLabelInImage, dataset.ExtendedDepthOfField = "NO", "NO"
+    dataset.TotalPixelMatrixFocalPlanes, dataset.NumberOfOpticalPaths = 1, 1
+    illumination.CodeValue, illumination.CodingSchemeDesignator = "111744", "DCM"
+    illumination.CodeMeaning = "Brightfield illumination"
+    path.OpticalPathIdentifier, path.IlluminationTypeCodeSequence = "1", [illumination]
+    dataset.OpticalPathSequence = [path]

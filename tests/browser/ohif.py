@@ -33,9 +33,11 @@ VIEWPORT: Final = """
 const engine = window.cornerstone && window.cornerstone.getRenderingEngines()[0];
 const viewport = engine && engine.getViewports()[0];
 const drawn = Boolean(viewport && viewport.viewportStatus === 'rendered' && viewport.getImageIds
-  && viewport.getImageIds().every(id => window.cornerstone.cache.isLoaded(id)));
+  && (viewport.type === 'wholeSlide'
+    || viewport.getImageIds().every(id => window.cornerstone.cache.isLoaded(id))));
 """
-"""What scripts here begin with. All images have come: a change while one is awaited cancels it."""
+"""What scripts here begin with. All images have come: a change while one is awaited cancels it.
+Tiles of a slide come as they are needed."""
 KNOWN: Final = """Boolean(window.services
   && window.services.displaySetService.getActiveDisplaySets().length >= %d)"""
 SETTLED: Final = f"(() => {{ {VIEWPORT} return drawn && {KNOWN}; }})()"
@@ -82,6 +84,8 @@ CALM: Final = "!/went wrong/i.test(document.body.innerText)"
 
 TRIES: Final = 40
 PAUSE: Final = 0.15
+NEAR: Final = 8
+"""Of 255, between a colour and the same as it is drawn."""
 
 Picture = npt.NDArray[np.uint8]
 
@@ -145,7 +149,7 @@ class Viewer:
 
 
 def open_study(page: Page, origin: str, study: str, *, series: int) -> None:
-    """Open a study and wait until so many series are known, and a stack of images is drawn."""
+    """Open a study and wait until so many series are known, and an image of it is drawn."""
     page.open(f"{origin}/viewer?StudyInstanceUIDs={study}")
     page.wait_for(SETTLED % series)
 
@@ -157,7 +161,10 @@ def show(page: Page, series: str) -> str:
 
 def canvas(page: Page) -> Picture:
     """Return what is drawn in the viewport, without text and marks: RGB [row, column, channel]."""
-    content = str(page.evaluate(CANVAS)).partition(",")[2]
+    return _picture(str(page.evaluate(CANVAS)).partition(",")[2])
+
+
+def _picture(content: str) -> Picture:
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
         return np.array(picture.convert("RGB"))
 
@@ -219,6 +226,19 @@ def go_to(page: Page, instance: str) -> Picture:
             return now
         before = now
     raise AssertionError("the picture does not come to rest")
+
+
+def see(page: Page, colour: tuple[int, int, int], share: float) -> None:
+    """Wait until so much of the page has a colour."""
+    found = 0.0
+    for _ in range(TRIES):
+        content = str(page.call("Page.captureScreenshot", format="png")["data"])
+        apart = np.abs(_picture(content).astype(np.int16) - colour).max(axis=2)
+        found = float((apart < NEAR).mean())
+        if found >= share:
+            return
+        time.sleep(PAUSE)
+    raise AssertionError(f"{found:.4f} of the page has the colour {colour}")
 
 
 def place_on_canvas(page: Page, point: Sequence[float]) -> tuple[float, float]:

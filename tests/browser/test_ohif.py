@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 import node.results
-from engines.findings import Analysis, MaskArray
+from engines.findings import Analysis, MaskArray, SlideAnalysis
 from node.interfaces import ResultContext, ResultWriter
 from node.plugins import discover
 from node.result_profiles import kind_of, read_profiles, shipped_profiles
@@ -30,6 +30,7 @@ from tests.browser.ohif import (
     open_study,
     panel,
     place_on_canvas,
+    see,
     segments,
     show_boxes,
     show_report,
@@ -55,7 +56,9 @@ from tests.node.results.pictured import (
     nothing_on_ct,
     on_ct,
     on_radiograph,
+    on_slide,
 )
+from tests.slides import TISSUE
 
 SHAPE: Final = (14, 64, 48)
 SPACING: Final = (5.0, 1.5, 2.5)
@@ -74,15 +77,15 @@ HALF_BRIGHT: Final = 150
 """Between the block, which is white, and what is around it: air and soft tissue."""
 LIGHT: Final = 0.002
 """Of a viewport with a picture, at least so much is not dark: a page of text has more."""
+OF_PAGE: Final = 0.03
+"""What a slide's tissue takes of the page at least; in small pictures at its side it has less."""
 
-
-# Outlines on a slide are not among them: opened with its slide, which OHIF draws in a viewport of
-# another kind, such a study makes OHIF say that something went wrong.
 KINDS: Final[dict[str, Build]] = {
     "segments": on_ct,
     "nothing found": nothing_on_ct,
     "not analysed": lambda folder: again(nothing_on_ct(folder), refusal()),
     "classification": on_radiograph,
+    "outlines on a slide": on_slide,
 }
 
 
@@ -285,13 +288,15 @@ def _sent(made: ResultContext) -> dict[str, tuple[Dataset, ...]]:
 def test_every_object_of_its_profile_is_shown(
     page: Page, viewer: Viewer, web: PlantedWeb, kind: str, tmp_path: Path
 ) -> None:
-    """VIEW-04: no black viewport and no error, for a CT or radiograph, whatever was found."""
+    """VIEW-04: no black viewport and no error, for CT, radiograph or slide, whatever was found."""
     made = KINDS[kind](tmp_path)
     sent = _sent(made)
     study = str(made.sources[0].StudyInstanceUID)
     web.receive(sorted((tmp_path / "source").glob("*.dcm")))
     web.make(study, [dataset for each in sent.values() for dataset in each])
     open_study(page, viewer.origin, study, series=1 + len(sent))
+    if isinstance(made.outcome, SlideAnalysis):
+        see(page, TISSUE, OF_PAGE)
     page.screenshot(tmp_path / "source.png")
     assert {"secondary_capture", "text_report"} <= sent.keys()
     for name, objects in sent.items():
