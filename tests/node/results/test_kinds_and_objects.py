@@ -283,6 +283,7 @@ def read_boxes(path: Path, outcome: Outcome) -> None:
     groups = report_in(path).get_planar_roi_measurement_groups()
     assert len(groups) == len(outcome.findings)
     for group in groups:
+        assert group.roi is not None
         corners = np.asarray(group.roi.value)
         assert corners.shape == (5, 2)
         assert (corners[0] == corners[-1]).all()
