@@ -40,7 +40,9 @@ from node.sandbox import Sandbox
 from node.scheduler import Scheduler, Sweep
 from node.settings import Settings
 from node.stores import open_retention, open_stores, prepare
+from node.withdrawing import Withdrawer
 from node.workshop import (
+    device_identity,
     make_catalogue,
     make_pool,
     software_version,
@@ -198,6 +200,7 @@ class Node:
                 ),
                 Sweep(name="job-leases", seconds=seconds, run=self.stores.jobs.expire_leases),
                 *self._retention_sweeps(),
+                Sweep(name="withdrawals", seconds=seconds, run=self._withdrawer().sweep),
                 Sweep(name="quotas", seconds=QUOTA_SECONDS, run=self.reception.quotas.refresh),
                 Sweep(
                     name="overdue",
@@ -235,6 +238,17 @@ class Node:
                 seconds=min(seconds, ROOM_SECONDS),
                 run=lambda: sweep(retention) if retention.short_of_room() else None,
             ),
+        )
+
+    def _withdrawer(self) -> Withdrawer:
+        return Withdrawer(
+            withdrawals=self.stores.withdrawals,
+            objects=self.stores.objects,
+            device=device_identity(self.settings),
+            staging=staging_folder(self.settings),
+            memory_mib=HEADER_MEMORY_MIB,
+            clock=self._clock,
+            made=self._results.ring,
         )
 
     def _alerts(self) -> Alerts:
@@ -328,6 +342,8 @@ class Node:
             events=self.stores.events,
             associations=self.stores.associations,
             holds=self.stores.holds,
+            recalls=self.stores.recalls,
+            withdrawals=self.stores.withdrawals,
             reviews=self.stores.reviews,
             policy=policy_of(settings),
             free_bytes=self.stores.packs.free_bytes,
@@ -337,23 +353,26 @@ class Node:
             readiness=self.readiness,
             restarts=lambda: _merged(shared.restarts() for shared in self._shared),
             live=lambda: True,
-            settings=SettingsSummary(
-                listeners=tuple(
-                    ListenerSummary(name=item.name, address=item.address())
-                    for item in self.listeners
+            settings=self._settings_summary(),
+        )
+
+    def _settings_summary(self) -> SettingsSummary:
+        settings = self.settings
+        return SettingsSummary(
+            listeners=tuple(
+                ListenerSummary(name=item.name, address=item.address()) for item in self.listeners
+            ),
+            destinations={item.destination: item.target.address() for item in self.dispatchers},
+            lines=(
+                ("Data folder", str(settings.node.data_dir)),
+                ("Database", self.stores.database.dialect),
+                *(
+                    (f"Result profile of {name}", profile)
+                    for name, profile in self.profiles.destinations.items()
                 ),
-                destinations={item.destination: item.target.address() for item in self.dispatchers},
-                lines=(
-                    ("Data folder", str(settings.node.data_dir)),
-                    ("Database", self.stores.database.dialect),
-                    *(
-                        (f"Result profile of {name}", profile)
-                        for name, profile in self.profiles.destinations.items()
-                    ),
-                    ("Quiet time", f"{settings.completion.quiet_seconds:g} s"),
-                    ("Engine processes", str(settings.worker.processes)),
-                    ("DICOMweb", self.dicomweb.address() if self.dicomweb else "not served"),
-                ),
+                ("Quiet time", f"{settings.completion.quiet_seconds:g} s"),
+                ("Engine processes", str(settings.worker.processes)),
+                ("DICOMweb", self.dicomweb.address() if self.dicomweb else "not served"),
             ),
         )
 

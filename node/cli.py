@@ -17,6 +17,7 @@ from node.catalogue import read_packages
 from node.cli_destinations import destinations_app
 from node.cli_engines import engines_app
 from node.cli_export import export
+from node.cli_recalls import recall, recalls
 from node.cli_results import results_app
 from node.cli_retention import hold, holds, release, retention
 from node.cli_rules import rules_app
@@ -50,6 +51,8 @@ app.command("retention")(retention)
 app.command()(hold)
 app.command()(release)
 app.command()(holds)
+app.command()(recall)
+app.command()(recalls)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from node.interfaces import DeliveryTarget, Outgoing, PluginSettings, SendVerdic
 from storage.deliveries import DeliveryStore
 from storage.objects import ObjectStore
 from storage.records import DeliveryAttempt, LeasedDelivery, LeaseLostError, StorageError
-from storage.states import DeliveryState
+from storage.states import DeliveryState, Reached
 
 STATES: Final = {
     SendVerdict.ACCEPTED: DeliveryState.SENT,
@@ -55,6 +55,19 @@ def backoff(limits: DispatchLimits, attempts: int, jitter: Callable[[], float]) 
     """Return the wait after so many attempts: doubled each time, bounded, 50-100 % of it."""
     doubled = limits.retry_first_seconds * 2.0 ** min(max(0, attempts - 1), 32)
     return min(doubled, limits.retry_max_seconds) * (0.5 + 0.5 * jitter())
+
+
+def arrival_of(sent: Sent) -> Reached:
+    """Say whether the destination has what was sent, or may have it: what had no answer may be.
+
+    An object that could lie there is rejected when it is recalled; so doubt counts as there.
+    """
+    if sent.verdict in {SendVerdict.ACCEPTED, SendVerdict.WARNED}:
+        return Reached.YES
+    if sent.may_be_there is not None:
+        return Reached.PERHAPS if sent.may_be_there else Reached.NO
+    refused = sent.verdict is SendVerdict.REFUSED or sent.status is not None
+    return Reached.NO if refused or not sent.begun else Reached.PERHAPS
 
 
 class Dispatcher:
@@ -160,6 +173,7 @@ class Dispatcher:
             retry_in = backoff(self._limits, item.delivery.attempts, random.random)
         attempt = DeliveryAttempt(
             state=state,
+            reached=arrival_of(sent),
             status=sent.status,
             error=sent.message,
             retry_in=retry_in,

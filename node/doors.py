@@ -69,6 +69,7 @@ def build_targets(settings: Settings) -> dict[str, DeliveryTarget[PluginSettings
         raw = dict(table)
         kind = raw.pop("kind", None)
         raw.pop("profile", None)
+        raw.pop("reject_superseded", None)
         if kind not in kinds:
             raise SettingsError(f"{path}.kind: {kind!r} is not one of {sorted(kinds)}")
         target = kinds[str(kind)]
@@ -92,7 +93,20 @@ def build_profiles(settings: Settings) -> ResultProfiles:
                 f"destinations.{name}.profile: {profile!r} is not one of {sorted(profiles)}"
             )
         destinations[name] = str(profile)
-    return ResultProfiles(profiles=profiles, destinations=destinations, installed=installed)
+    return ResultProfiles(
+        profiles=profiles,
+        destinations=destinations,
+        installed=installed,
+        rejecting=_rejecting(settings),
+    )
+
+
+def _rejecting(settings: Settings) -> frozenset[str]:
+    tables = settings.destinations
+    for name, table in tables.items():
+        if not isinstance(table.get("reject_superseded", False), bool):
+            raise ProfileError(f"destinations.{name}.reject_superseded: must be true or false")
+    return frozenset(name for name, table in tables.items() if table.get("reject_superseded"))
 
 
 def check_listeners(

@@ -423,7 +423,8 @@ class Sent:
     """What came of one object: verdict, DIMSE (or HTTP) status if any, and words for people.
 
     `begun` False: nothing of it was sent, because of another. `cut_short`: it was on its way when
-    the association ended, so that it may be what ended it.
+    the association ended, so that it may be what ended it. `may_be_there`: whether it may lie there
+    now although it was not taken; None: as verdict and status have it (`arrival_of`).
     """
 
     verdict: SendVerdict
@@ -431,6 +432,7 @@ class Sent:
     message: str = ""
     begun: bool = True
     cut_short: bool = False
+    may_be_there: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,41 @@ class JobAnswer(_Message):
     held: HeldMessage | None = None
 
 
+class RejectedMessage(_Message):
+    """One result object that is rejected."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+class RejectionRequest(_Message):
+    """Which results are rejected, and why.
+
+    `header` is the file of one of them, for its patient and study; None: those of `attributes`, by
+    keyword. The engine is the one that made them.
+    """
+
+    staging: Path
+    key: str
+    at: datetime
+    code: str
+    reason: str
+    engine: str
+    engine_version: str
+    engine_digest: str
+    device: dict[str, str]
+    rejected: tuple[RejectedMessage, ...]
+    header: Path | None
+    attributes: dict[str, str]
+
+
+class RejectionAnswer(_Message):
+    """The note, and what goes in its place where it is refused."""
+
+    results: tuple[ResultMessage, ...]
+
+
 class VerifyRequest(_Message):
     """Which engine to run on its golden case."""
 

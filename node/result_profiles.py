@@ -244,11 +244,15 @@ def _read(path: Path, installed: Collection[str]) -> Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultProfiles:
-    """Who gets what: the profiles, which destination has which, and which writers there are."""
+    """Who gets what: the profiles, which destination has which, and which writers there are.
+
+    Destinations `rejecting` what is superseded get a note of it.
+    """
 
     profiles: Mapping[str, Profile]
     destinations: Mapping[str, str]
     installed: frozenset[str]
+    rejecting: frozenset[str] = frozenset()
 
     def of(self, destination: str) -> Profile:
         """Return a destination's profile; for one that is not configured any more, the default."""

@@ -26,6 +26,7 @@ from node.field_values import FieldValuesError, read_values
 from node.interfaces import ResultError
 from node.messages import ReadValuesRequest
 from node.pictures import picture_operation
+from node.rejecting import rejection_operation
 from node.retrieval import bulkdata_operation, frames_operation, metadata_operation
 
 Progress: TypeAlias = Callable[[str], None]
@@ -63,6 +64,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "picture": picture_operation,
     "probe": inference.probe_operation,
     "read_values": read_values_operation,
+    "reject": rejection_operation,
     "release_engine": inference.release_engine_operation,
     "run_job": inference.run_job_operation,
     "verify_engine": inference.verify_engine_operation,

@@ -330,7 +330,9 @@ class AlertsSettings(_Section):
         7200.0, description="Seconds after its creation that a job may be queued or running."
     )
     delivery_seconds: PositiveFloat = Field(
-        3600.0, description="Seconds after its creation that a delivery may be on its way."
+        3600.0,
+        description="Seconds after its creation that a delivery may be on its way, or a rejection "
+        "note still to be made; one that is refused is told at once.",
     )
     review_seconds: PositiveFloat = Field(
         14400.0, description="Seconds that a result that was held back may wait for a person."
@@ -413,7 +415,9 @@ class Settings(_Section):
     destinations: Mapping[DestinationName, RawTable] = Field(
         {},
         description="One table a destination; `kind` names the way out, `profile` the result "
-        "profile: which objects it gets (`standard`, where none is named).",
+        "profile: which objects it gets (`standard`, where none is named). `reject_superseded = "
+        "true`: it is sent a rejection note (IHE IOCM, 113001) of results that a newer revision of "
+        "their study replaced, once it has those; for archives that honour such notes.",
     )
     completion: CompletionSettings = CompletionSettings()
     rules: RulesSettings = RulesSettings()

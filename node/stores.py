@@ -19,11 +19,13 @@ from storage.jobs import JobStore
 from storage.objects import ObjectStore
 from storage.pack_folders import owner_name, pack_folder
 from storage.packs import PackStore
+from storage.recalls import RecallStore
 from storage.retention import Retention
 from storage.reviews import ReviewStore
 from storage.rules import RuleStore
 from storage.studies import StudyStore
 from storage.waiting import WaitingStore
+from storage.withdrawals import WithdrawalStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Stores:
     waiting: WaitingStore
     holds: HoldStore
     holdings: HoldingStore
+    recalls: RecallStore
+    withdrawals: WithdrawalStore
     reviews: ReviewStore
 
 
@@ -71,6 +75,8 @@ def open_stores(settings: Settings, clock: Clock = system_clock) -> Stores:
         waiting=WaitingStore(database),
         holds=HoldStore(database, clock),
         holdings=HoldingStore(database),
+        recalls=RecallStore(database, clock),
+        withdrawals=WithdrawalStore(database, clock),
         reviews=ReviewStore(database, clock),
     )
 

@@ -206,6 +206,9 @@ class Worker:
             summary=self._summary(leased, answer, engine),
             timings=timings,
             deliveries=() if engine.shadow else self._deliveries(leased, answer),
+            engine_version=engine.package.version,
+            engine_digest=engine.package.digest,
+            rejecting=() if engine.shadow else tuple(sorted(self._profiles.rejecting)),
             review=review,
         )
 

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, func, select, upda
 from sqlalchemy.orm import Session
 
 from storage.acceptance import acceptance
+from storage.arrivals import after, further
 from storage.database import Database
 from storage.events import Clock
 from storage.fallbacks import Verdict, follow, judge_end
@@ -25,8 +26,8 @@ from storage.records import (
     LeasedDelivery,
     NotFoundError,
 )
-from storage.revisions import change_deliveries, chunks_of, lock_in_order, refuse_older
-from storage.states import DELIVERY_TRANSITIONS, DeliveryState, check_transition
+from storage.revisions import change_deliveries, chunks_of, lock_in_order
+from storage.states import DELIVERY_TRANSITIONS, DeliveryState, Reached, check_transition
 
 ACTIONS: Final[Mapping[DeliveryState, str]] = {
     DeliveryState.SENT: "delivery.sent",
@@ -35,9 +36,11 @@ ACTIONS: Final[Mapping[DeliveryState, str]] = {
     DeliveryState.QUEUED: "delivery.retried",
     DeliveryState.SUPERSEDED: "delivery.superseded",
     DeliveryState.REPLACED: "delivery.replaced",
+    DeliveryState.WITHDRAWN: "delivery.withdrawn",
 }
 NEEDS_REVISION: Final = frozenset({DeliveryState.QUEUED, DeliveryState.FAILED})
-"""Ends of an attempt after which something may be sent, which a newer revision forbids."""
+"""Ends of an attempt after which something may be sent: a newer revision, or a recall, forbids it.
+"""
 WAITING: Final = select(Delivery.id).where(
     Delivery.destination == bindparam("destination"),
     Delivery.state == DeliveryState.QUEUED.value,
@@ -127,8 +130,9 @@ class DeliveryStore:
     def record(self, delivery_id: int, token: int, attempt: DeliveryAttempt) -> None:
         """Write what came of one attempt.
 
-        What would wait to be sent again is SUPERSEDED when the study moved on meanwhile. What
-        FAILED is REPLACED where its profile has another object for its place, and that is sent.
+        What would wait to be sent again is SUPERSEDED when the study moved on meanwhile, WITHDRAWN
+        when it was recalled. What FAILED is REPLACED where its profile has another object for its
+        place, and that is sent.
 
         Raises:
             LeaseLostError: the delivery is not this owner's any more; nothing was written.
@@ -138,12 +142,12 @@ class DeliveryStore:
         with self._database.transaction() as session:
             owner = owner_of(session, delivery_id)
             state = attempt.state
-            moved_on = state in NEEDS_REVISION and not owner.current(session)
-            if moved_on and state is DeliveryState.QUEUED:
-                state = DeliveryState.SUPERSEDED
+            over = owner.over(session) if state in NEEDS_REVISION else None
+            if over is not None and state is DeliveryState.QUEUED:
+                state = over
             verdict = (
                 Verdict(state=state)
-                if moved_on
+                if over is not None
                 else judge_end(session, owner, state, stuck=attempt.stuck)
             )
             again = state is DeliveryState.QUEUED
@@ -152,6 +156,7 @@ class DeliveryStore:
                 .where(*_owned(delivery_id, token))
                 .values(
                     state=verdict.state.value,
+                    reached=further(after(attempt.state, attempt.reached)),
                     status=attempt.status,
                     error=attempt.error,
                     not_before=now + timedelta(seconds=attempt.retry_in if again else 0.0),
@@ -201,7 +206,7 @@ class DeliveryStore:
     def expire_leases(self) -> int:
         """Return deliveries whose sender fell silent to the queue; return how many ended so.
 
-        Those of an older revision of their study are SUPERSEDED.
+        Those of an older revision of their study are SUPERSEDED, those recalled WITHDRAWN.
         """
         now = self._clock()
         if not self._database.finds(EXPIRED, now=now):
@@ -211,16 +216,17 @@ class DeliveryStore:
             ids = session.scalars(select(Delivery.id).where(*expired)).all()
             owners = [owner_of(session, delivery_id) for delivery_id in ids]
             owners.sort(key=lambda owner: owner.study_id)
-            current = {owner.delivery_id for owner in owners if owner.current(session)}
+            over = {owner.delivery_id: owner.over(session) for owner in owners}
             count = 0
             for owner in sorted(owners, key=lambda owner: owner.delivery_id):
-                waits = owner.delivery_id in current
-                state = DeliveryState.QUEUED if waits else DeliveryState.SUPERSEDED
+                state = over[owner.delivery_id] or DeliveryState.QUEUED
+                waits = state is DeliveryState.QUEUED
                 statement = (
                     update(Delivery)
                     .where(Delivery.id == owner.delivery_id, *expired)
                     .values(
                         state=state.value,
+                        reached=further(Reached.PERHAPS),
                         lease_until=None,
                         not_before=now,
                         finished_at=None if waits else now,
@@ -241,6 +247,7 @@ class DeliveryStore:
         Raises:
             NotFoundError, TransitionError
             SupersededError: the study is at a newer revision.
+            RecalledError: the result was recalled.
             BytesDeletedError: the result object is not there any more.
         """
         now = self._clock()
@@ -249,7 +256,7 @@ class DeliveryStore:
             if row is None:
                 raise NotFoundError(f"there is no delivery {delivery_id}")
             owner = owner_of(session, delivery_id)
-            refuse_older(session, owner.study_id, owner.revision)
+            owner.refuse_over(session)
             refuse_gone_result(session, row.result_id)
             session.refresh(row, with_for_update={"key_share": True})
             check_transition(DELIVERY_TRANSITIONS, DeliveryState(row.state), DeliveryState.QUEUED)

@@ -43,5 +43,9 @@ class BytesDeletedError(StorageError):
     """Retention deleted the bytes that this needs; the message says when, and by which rule."""
 
 
+class RecalledError(StorageError):
+    """The result was recalled: it is not sent again."""
+
+
 class SupersededError(StorageError):
     """The study moved on to a newer revision: work of the older one is not done or sent again."""

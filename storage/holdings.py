@@ -1,6 +1,6 @@
 """What the node holds and can hand out: received instances and its own results, alike.
 
-Held is what has its bytes, is current, and is neither superseded nor withheld.
+Held is what has its bytes, is current, and is neither superseded, withheld nor recalled.
 """
 
 from __future__ import annotations
@@ -193,6 +193,8 @@ def _given() -> tuple[ColumnElement[bool], ...]:
         Result.superseded.is_(False),
         Result.withheld.is_(False),
         Result.deletion_id.is_(None),
+        Result.recall_id.is_(None),
+        Result.withdrawal_id.is_(None),
     )
 
 

@@ -21,6 +21,7 @@ from storage.leasing import (
 )
 from storage.models import Job, Result, Study
 from storage.outbox import add_results, supersede_results
+from storage.recalled_jobs import TakenBack, discard_reviews, recall_of, tell_recalled
 from storage.records import (
     JobOutcome,
     JobRecord,
@@ -109,6 +110,8 @@ class JobStore:
     def finish(self, job_id: int, token: int, outcome: JobOutcome) -> Sequence[int]:
         """Write a job's end, its results and their deliveries, together; return delivery ids.
 
+        The results of a run that was recalled while it went on are sent nowhere.
+
         Raises:
             LeaseLostError: the job is not this owner's any more; nothing was written.
         """
@@ -122,12 +125,16 @@ class JobStore:
                 state=outcome.state.value,
                 summary=dict(outcome.summary),
                 timings=dict(outcome.timings),
+                engine_version=outcome.engine_version,
+                engine_digest=outcome.engine_digest,
                 finished_at=now,
                 lease_until=None,
             )
             job = session.get_one(Job, job_id)
-            supersede_results(session, job)
-            deliveries = add_results(session, job, outcome, now)
+            recall = recall_of(session, job, now)
+            rejecting = outcome.rejecting if recall is None else ()  # nothing comes in its place
+            supersede_results(session, job, rejecting, now)
+            deliveries = add_results(session, job, outcome, now, recall)
             append_event(
                 session,
                 now,
@@ -136,6 +143,15 @@ class JobStore:
                 job_id=job_id,
                 details={"results": len(outcome.results), "deliveries": len(deliveries)},
             )
+            if recall is not None:
+                discard_reviews(session, recall, now)
+                taken = TakenBack(
+                    study_id=job.study_id,
+                    results=len(outcome.results),
+                    withdrawn=deliveries,
+                    job_id=job_id,
+                )
+                tell_recalled(session, recall, now, taken)
             return deliveries
 
     def fail(

@@ -61,7 +61,11 @@ def _instances(session: Session, job: Job) -> tuple[InstanceRecord, ...]:
 
 def _predecessors(session: Session, job: Job) -> tuple[Predecessor, ...]:
     """Return the results of the newest older revision that reached anybody."""
-    arrived = select(Delivery.result_id).where(Delivery.state.in_(ARRIVED))
+    arrived = (
+        select(Delivery.result_id)
+        .join(Result, Delivery.result_id == Result.id)
+        .where(Delivery.state.in_(ARRIVED), Result.withdrawal_id.is_(None))
+    )
     older = (
         select(func.max(Job.revision))
         .join(Result, Result.job_id == Job.id)
@@ -143,4 +147,6 @@ def result_record(row: Row[Result, str, int, str]) -> ResultRecord:
         withheld=result.withheld,
         review_id=result.review_id,
         deletion_id=result.deletion_id,
+        recall_id=result.recall_id,
+        withdrawal_id=result.withdrawal_id,
     )

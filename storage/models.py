@@ -32,6 +32,7 @@ from storage.states import (
     ExpectationState,
     InstanceState,
     JobState,
+    Reached,
     ReceiptOutcome,
     ReviewState,
     StudyState,
@@ -339,6 +340,7 @@ class Job(Base):
         UniqueConstraint("study_id", "revision", "rule", "engine", "series_key"),
         Index(None, "state", "not_before", "priority"),
         Index(None, "state", "lease_until"),
+        Index(None, "engine"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -365,6 +367,59 @@ class Job(Base):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     summary: Mapped[dict[str, Any]] = mapped_column(JSON)
     timings: Mapped[dict[str, float]] = mapped_column(JSON)
+    engine_version: Mapped[str] = mapped_column(Line(64), server_default=text("''"))
+    engine_digest: Mapped[str] = mapped_column(Name(64), server_default=text("''"))
+
+
+class Recall(Base):
+    """What a person recalled: results of an engine, and why."""
+
+    __tablename__ = "recall"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    by: Mapped[str] = mapped_column(Line(128))
+    reason: Mapped[str] = mapped_column(MESSAGE)
+    code: Mapped[str] = mapped_column(Name(16))  # title of its notes, of CID 7010
+    engine: Mapped[str] = mapped_column(Name(64))
+    version: Mapped[str] = mapped_column(Name(64))  # or package digest, or its beginning
+    study_instance_uid: Mapped[str] = mapped_column(UID)
+    since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class RecalledJob(Base):
+    """One run of a job that was under way as its engine was recalled: its results are not sent."""
+
+    __tablename__ = "recalled_job"
+    __table_args__ = (Index(None, "job_id"),)
+
+    recall_id: Mapped[int] = mapped_column(Id, ForeignKey("recall.id"), primary_key=True)
+    job_id: Mapped[int] = mapped_column(Id, ForeignKey("job.id"), primary_key=True)
+    token: Mapped[int] = mapped_column(Integer)  # of the run: a later one is not meant
+
+
+class Withdrawal(Base):
+    """One destination to tell of one study's rejected results; without `made_at` it waits.
+
+    Without a recall they were superseded.
+    """
+
+    __tablename__ = "withdrawal"
+    __table_args__ = (
+        UniqueConstraint("recall_id", "study_id", "destination"),
+        Index(None, "study_id"),
+        Index(None, "made_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    recall_id: Mapped[int | None] = mapped_column(ForeignKey("recall.id"))
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    destination: Mapped[str] = mapped_column(Name(64))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    made_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str] = mapped_column(MESSAGE)  # why its note could not be made
+    alerted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # told that it waits too long
 
 
 class Review(Base):
@@ -386,7 +441,7 @@ class Review(Base):
 
 
 class Result(Base):
-    """One result object."""
+    """One result object; with `withdrawal_id` a note that others are rejected."""
 
     __tablename__ = "result"
     __table_args__ = (
@@ -408,6 +463,8 @@ class Result(Base):
     withheld: Mapped[bool] = mapped_column(server_default=false())
     review_id: Mapped[int | None] = mapped_column(ForeignKey("review.id"), index=True)
     deletion_id: Mapped[int | None] = mapped_column(ForeignKey("deletion.id"))
+    recall_id: Mapped[int | None] = mapped_column(ForeignKey("recall.id"))
+    withdrawal_id: Mapped[int | None] = mapped_column(ForeignKey("withdrawal.id"))
 
 
 class Destination(Base):
@@ -428,9 +485,11 @@ class Delivery(Base):
     __tablename__ = "delivery"
     __table_args__ = (
         one_of("state", DeliveryState),
+        one_of("reached", Reached),
         UniqueConstraint("result_id", "destination"),
         Index(None, "destination", "state", "not_before"),
         Index(None, "state", "lease_until"),
+        Index(None, "withdrawal_id"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -446,6 +505,8 @@ class Delivery(Base):
     not_before: Mapped[datetime] = mapped_column(UtcDateTime)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    withdrawal_id: Mapped[int | None] = mapped_column(ForeignKey("withdrawal.id"))
+    reached: Mapped[str] = mapped_column(Name(8), server_default=text("'no'"))
 
 
 class Event(Base):

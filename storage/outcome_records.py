@@ -54,7 +54,8 @@ class JobOutcome:
     """How a job ended: `state` is SUCCEEDED or REFUSED.
 
     `deliveries` None: every result goes to every destination of the job. What is in `review` is
-    not among `results`.
+    not among `results`. A recall asks for version and digest of the engine's package. Destinations
+    `rejecting` what it supersedes are told so.
     """
 
     state: JobState
@@ -63,3 +64,6 @@ class JobOutcome:
     timings: Mapping[str, float]
     deliveries: tuple[NewDelivery, ...] | None = None
     review: NewReview | None = None
+    engine_version: str = ""
+    engine_digest: str = ""
+    rejecting: tuple[str, ...] = ()

@@ -11,11 +11,12 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from storage.errors import LeaseLostError
+from storage.errors import LeaseLostError, RecalledError
 from storage.events import append_event
 from storage.models import Delivery, Job, Result
 from storage.records import JsonValue
-from storage.revisions import chunks_of, hold_revision
+from storage.revisions import chunks_of, hold_revision, refuse_older
+from storage.states import DeliveryState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,32 @@ class Owner:
     revision: int
     study_id: int
 
-    def current(self, session: Session) -> bool:
-        """Hold the study's revision, and say whether it is this one."""
-        return hold_revision(session, self.study_id) == self.revision
+    def over(self, session: Session) -> DeliveryState | None:
+        """Hold the study's revision, and say how a delivery ends that may not be sent any more.
+
+        WITHDRAWN if its result was recalled, SUPERSEDED if a newer revision took its place; None if
+        it may be sent. A note that others are rejected is of every revision.
+        """
+        revision = hold_revision(session, self.study_id)
+        recalled, note = session.execute(_MARKS.where(Delivery.id == self.delivery_id)).one()
+        if recalled is not None:
+            return DeliveryState.WITHDRAWN
+        if note is None and revision != self.revision:
+            return DeliveryState.SUPERSEDED
+        return None
+
+    def refuse_over(self, session: Session) -> None:
+        """Hold the study's revision, and refuse to send what may not be sent any more.
+
+        Raises:
+            SupersededError: the study is at a newer revision.
+            RecalledError: the result was recalled.
+        """
+        over = self.over(session)
+        if over is DeliveryState.WITHDRAWN:
+            raise RecalledError(f"the result of delivery {self.delivery_id} was recalled")
+        if over is DeliveryState.SUPERSEDED:
+            refuse_older(session, self.study_id, self.revision)
 
     def of(self, delivery_id: int) -> Owner:
         """Return the owner of another delivery of the same job to the same destination."""
@@ -81,6 +105,11 @@ _OWNERS: Final = (
     select(Delivery.id, Delivery.destination, Job.id, Job.revision, Job.study_id)
     .join(Result, Delivery.result_id == Result.id)
     .join(Job, Result.job_id == Job.id)
+)
+
+
+_MARKS: Final = select(Result.recall_id, Result.withdrawal_id).join(
+    Delivery, Delivery.result_id == Result.id
 )
 
 

@@ -15,6 +15,7 @@ from storage.errors import (
     NotFoundError,
     ObjectTooLargeError,
     OutOfResourcesError,
+    RecalledError,
     SchemaError,
     StorageError,
     SupersededError,
@@ -42,6 +43,7 @@ from storage.states import (
     EngineState,
     ErrorClass,
     JobState,
+    Reached,
 )
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "Predecessor",
     "QuarantineRecord",
     "QuarantinedInstance",
+    "RecalledError",
     "Recorded",
     "ResultRecord",
     "Routing",
@@ -186,6 +189,8 @@ class ResultRecord:
     withheld: bool = False  # given to nobody: neither sent nor found by those who ask
     review_id: int | None = None  # a person has to see it first, or has seen it
     deletion_id: int | None = None  # retention deleted its bytes
+    recall_id: int | None = None  # a person recalled it
+    withdrawal_id: int | None = None  # it is a note that others are rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,12 +258,12 @@ class LeasedDelivery:
 class DeliveryAttempt:
     """What came of one attempt.
 
-    `state` is SENT, WARNED, FAILED, or QUEUED with `retry_in` seconds. What FAILED is REPLACED
-    where something else goes in its place. What is `stuck` is tried on, and what stands in for it
-    is sent all the same.
+    `state` is SENT, WARNED, FAILED, or QUEUED with `retry_in` seconds. In the place of what FAILED,
+    which is REPLACED then, or is `stuck`, which is tried on, goes what stands in for it.
     """
 
     state: DeliveryState
+    reached: Reached = Reached.PERHAPS  # what the attempt brought there, if it was no success
     status: int | None = None
     error: str = ""
     retry_in: float = 0.0
@@ -324,8 +329,7 @@ class AssociationRecord:
 class Conservation:
     """Invariant 14: what was acknowledged, and where it is now. Counts of instances.
 
-    `received` counts the receipts; the others count rows that are independent of them. `missing`
-    is the difference, and it is zero at all times.
+    `received` counts receipts, the others rows apart from them; `missing` is zero at all times.
     """
 
     received: int

@@ -117,7 +117,13 @@ def _supersede_open_work(session: Session, at: datetime, study: Study) -> None:
     for job_id in jobs:
         append_event(session, at, "job.superseded", study_id=study.id, job_id=job_id)
     older = (
-        select(Result.id).join(Job).where(Job.study_id == study.id, Job.revision < study.revision)
+        select(Result.id)
+        .join(Job)
+        .where(
+            Job.study_id == study.id,
+            Job.revision < study.revision,
+            Result.withdrawal_id.is_(None),  # what is rejected stays so in any revision
+        )
     )
     deliveries = lock_in_order(session, Delivery.result_id.in_(older), Delivery.state.in_(UNSENT))
     superseded = DeliveryState.SUPERSEDED.value

@@ -47,6 +47,15 @@ class DeliveryState(StrEnum):
     RESERVED = "reserved"  # held in reserve: sent if what it stands in for is refused
     REPLACED = "replaced"  # refused for good; another object of its set goes in its place
     NOT_NEEDED = "not_needed"  # was held in reserve, and what it stands in for was taken
+    WITHDRAWN = "withdrawn"  # not sent any more: its result was recalled
+
+
+class Reached(StrEnum):
+    """Whether a destination has an object, by all attempts so far; it never goes back."""
+
+    NO = "no"  # nothing of it went out, or each attempt was refused
+    PERHAPS = "perhaps"  # an attempt had no answer: it may be there
+    YES = "yes"  # taken once, whatever came after
 
 
 class ReviewState(StrEnum):
@@ -177,7 +186,12 @@ JOB_TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = {
 
 DELIVERY_TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.QUEUED: frozenset(
-        {DeliveryState.SENDING, DeliveryState.PARKED, DeliveryState.SUPERSEDED}
+        {
+            DeliveryState.SENDING,
+            DeliveryState.PARKED,
+            DeliveryState.SUPERSEDED,
+            DeliveryState.WITHDRAWN,
+        }
     ),
     DeliveryState.SENDING: frozenset(
         {
@@ -187,19 +201,28 @@ DELIVERY_TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = 
             DeliveryState.FAILED,
             DeliveryState.REPLACED,
             DeliveryState.SUPERSEDED,
+            DeliveryState.WITHDRAWN,
         }
     ),
     DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.QUEUED}),
     DeliveryState.WARNED: frozenset({DeliveryState.CONFIRMED, DeliveryState.QUEUED}),
     DeliveryState.CONFIRMED: frozenset({DeliveryState.QUEUED}),
     DeliveryState.FAILED: frozenset({DeliveryState.QUEUED}),
-    DeliveryState.PARKED: frozenset({DeliveryState.QUEUED, DeliveryState.SUPERSEDED}),
+    DeliveryState.PARKED: frozenset(
+        {DeliveryState.QUEUED, DeliveryState.SUPERSEDED, DeliveryState.WITHDRAWN}
+    ),
     DeliveryState.SUPERSEDED: frozenset(),
     DeliveryState.RESERVED: frozenset(
-        {DeliveryState.QUEUED, DeliveryState.NOT_NEEDED, DeliveryState.SUPERSEDED}
+        {
+            DeliveryState.QUEUED,
+            DeliveryState.NOT_NEEDED,
+            DeliveryState.SUPERSEDED,
+            DeliveryState.WITHDRAWN,
+        }
     ),
     DeliveryState.REPLACED: frozenset({DeliveryState.QUEUED}),
     DeliveryState.NOT_NEEDED: frozenset({DeliveryState.QUEUED}),
+    DeliveryState.WITHDRAWN: frozenset(),
 }
 
 ASSOCIATION_TRANSITIONS: Final[Mapping[AssociationState, frozenset[AssociationState]]] = {

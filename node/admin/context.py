@@ -12,10 +12,12 @@ from storage.engines import EngineStore
 from storage.events import EventStore
 from storage.holds import HoldStore
 from storage.jobs import JobStore
+from storage.recalls import RecallStore
 from storage.retention_records import RetentionPolicy
 from storage.reviews import ReviewStore
 from storage.rules import RuleStore
 from storage.studies import StudyStore
+from storage.withdrawals import WithdrawalStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class AdminContext:
     events: EventStore
     associations: AssociationStore
     holds: HoldStore
+    recalls: RecallStore
+    withdrawals: WithdrawalStore
     reviews: ReviewStore
     policy: RetentionPolicy
     free_bytes: Callable[[], int]

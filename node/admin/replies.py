@@ -12,6 +12,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue
 
 from node.admin.wording import delivery_act, job_act, status_hex, status_text, study_act
+from storage.recall_records import RecallRecord
 from storage.records import DeliveryRecord, JobRecord, StudyRecord
 from storage.states import (
     DeletionKind,
@@ -195,6 +196,8 @@ class Result(Reply):
     created_at: datetime
     superseded: bool
     withheld: bool
+    recall_id: int | None
+    withdrawal_id: int | None
     review_id: int | None
 
 
@@ -250,6 +253,7 @@ _ASIDE: Final = (
     DeliveryState.REPLACED,
     DeliveryState.RESERVED,
     DeliveryState.NOT_NEEDED,
+    DeliveryState.WITHDRAWN,
 )
 """States of deliveries that a study does not wait for."""
 
@@ -260,7 +264,7 @@ class DeliveryProgress(Reply):
     `accepted` were answered with success or a warning, `confirmed` were also committed to.
     `replaced` were refused and another object goes instead; `reserved` go only if one is refused,
     and `not_needed` were. `complete` is true only when every delivery that still counts was
-    accepted or confirmed: all but those, and what was superseded.
+    accepted or confirmed: all but those, and what was superseded or, being recalled, withdrawn.
     """
 
     total: int
@@ -272,6 +276,7 @@ class DeliveryProgress(Reply):
     replaced: int
     reserved: int
     not_needed: int
+    withdrawn: int
     complete: bool
 
     @classmethod
@@ -293,6 +298,7 @@ class DeliveryProgress(Reply):
             replaced=aside[DeliveryState.REPLACED],
             reserved=aside[DeliveryState.RESERVED],
             not_needed=aside[DeliveryState.NOT_NEEDED],
+            withdrawn=aside[DeliveryState.WITHDRAWN],
             complete=counted > 0 and accepted + confirmed == counted,
         )
 
@@ -363,6 +369,50 @@ class Retention(Reply):
     deletions: tuple[Deletion, ...]
 
 
+class Recall(Reply):
+    """Results of an engine that were taken back. Of `waiting` destinations the note is not made."""
+
+    id: int
+    at: datetime
+    by: str
+    reason: str
+    code: str
+    engine: str
+    version: str
+    study_instance_uid: str
+    since: datetime | None
+    until: datetime | None
+    studies: int
+    results: int
+    waiting: int
+
+    @classmethod
+    def of(cls, record: RecallRecord) -> Self:
+        """Build the reply from a record."""
+        scope = record.scope
+        return cls(
+            id=record.id,
+            at=record.at,
+            by=record.by,
+            reason=record.reason,
+            code=record.code,
+            engine=scope.engine,
+            version=scope.version,
+            study_instance_uid=scope.study_instance_uid,
+            since=scope.since,
+            until=scope.until,
+            studies=record.studies,
+            results=record.results,
+            waiting=record.waiting,
+        )
+
+
+class RecallList(Reply):
+    """Recalls, newest first."""
+
+    recalls: tuple[Recall, ...]
+
+
 class StudyDetail(Reply):
     """One study with everything that was made from it."""
 
@@ -375,6 +425,7 @@ class StudyDetail(Reply):
     notice: str
     holds: tuple[Hold, ...]
     deletions: tuple[Deletion, ...]
+    recalls: tuple[Recall, ...]
 
 
 class TimelineEvent(Reply):

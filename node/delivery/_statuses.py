@@ -41,8 +41,13 @@ def judge(status: int | None) -> Sent:
             verdict=SendVerdict.UNREACHABLE,
             message="no answer: the association was aborted or timed out",
         )
-    unknown = (SendVerdict.REFUSED, "unknown status")
-    verdict, meaning = EXACT.get(
-        status, BY_GROUP.get(status >> 8, BY_CLASS.get(status >> 12, unknown))
-    )
+    found = EXACT.get(status) or BY_GROUP.get(status >> 8) or BY_CLASS.get(status >> 12)
+    if found is None:  # it may be a warning
+        return Sent(
+            verdict=SendVerdict.REFUSED,
+            status=status,
+            message="unknown status",
+            may_be_there=True,
+        )
+    verdict, meaning = found
     return Sent(verdict=verdict, status=status, message=meaning)

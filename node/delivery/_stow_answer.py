@@ -85,7 +85,9 @@ def judge_status(status: int) -> Sent:
 
 
 def _worded(verdict: SendVerdict, status: int, meaning: str) -> Sent:
-    return Sent(verdict=verdict, message=f"HTTP {status}: {meaning}")
+    """Word it; what a client did wrong was not done, while behind a gateway it may have been."""
+    kept = None if status // 100 in {2, 5} else False
+    return Sent(verdict=verdict, message=f"HTTP {status}: {meaning}", may_be_there=kept)
 
 
 def _said_of(found: Mapping[str, object], sop_instance_uid: str, *, kept: bool) -> Sent | None:

@@ -231,7 +231,7 @@ class DimseTarget(DeliveryTarget[DimseTargetSettings]):
             message = f"the association was rejected: {reason} ({titles})"
         else:
             message = f"no association with {settings.host}:{settings.port}: {error}"
-        return Sent(verdict=SendVerdict.UNREACHABLE, message=message)
+        return Sent(verdict=SendVerdict.UNREACHABLE, message=message, may_be_there=False)
 
 
 def _send_one(association: StoreAssociation, item: Outgoing) -> Sent:

@@ -64,17 +64,21 @@ class FolderTarget(DeliveryTarget[FolderTargetSettings]):
         if not UID.fullmatch(item.sop_instance_uid):
             return Sent(verdict=SendVerdict.REFUSED, message="the SOP Instance UID is malformed")
         part = self._folder / f".{uuid.uuid4().hex}.part"
+        whole = False
         try:
             with item.path.open("rb") as source, part.open("xb") as target:
                 while chunk := source.read(CHUNK):
                     target.write(chunk)
                 target.flush()
                 os.fsync(target.fileno())
+            whole = True
             part.rename(self._folder / f"{item.sop_instance_uid}.dcm")
             _sync(self._folder)
         except OSError as error:
             part.unlink(missing_ok=True)
-            return Sent(verdict=SendVerdict.UNREACHABLE, message=str(error.strerror))
+            return Sent(
+                verdict=SendVerdict.UNREACHABLE, message=str(error.strerror), may_be_there=whole
+            )
         return Sent(verdict=SendVerdict.ACCEPTED)
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -79,7 +80,7 @@ class StowTarget(DeliveryTarget[StowTargetSettings]):
                 else:
                     return
         except AccessError as error:
-            ended = _unreachable(str(error))
+            ended = _unsent(_unreachable(str(error)))
         for index, _ in waiting:
             report(index, ended)
 
@@ -145,15 +146,15 @@ class StowTarget(DeliveryTarget[StowTargetSettings]):
             return _refused(str(error)), None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             nobody = _unreachable(f"no connection with {self._settings.url}: {_why(error)}")
-            return nobody, nobody
+            return _unsent(nobody), _unsent(nobody)
         except _OutOfTimeError as error:
-            return _later(f"no answer: {_why(error)}"), _later(f"not sent: {_why(error)}")
+            return _later(f"no answer: {_why(error)}"), _not_sent(_why(error))
         except (httpx.HTTPError, _LongAnswerError) as error:
             if deadline.is_over():
-                return _later(f"no answer: {OVER}"), _later(f"not sent: {OVER}")
+                return _later(f"no answer: {OVER}"), _not_sent(OVER)
             why = _why(error)
-            return _unreachable(f"no answer: {why}"), _later(f"not sent: {why}")
-        return sent, sent if sent.verdict is SendVerdict.UNREACHABLE else None
+            return _unreachable(f"no answer: {why}"), _not_sent(why)
+        return sent, _unsent(sent) if sent.verdict is SendVerdict.UNREACHABLE else None
 
     def _post(self, client: httpx.Client, item: Outgoing, deadline: _Deadline) -> Sent:
         body = _Body(item.path, deadline.until)
@@ -306,3 +307,11 @@ def _unreachable(message: str) -> Sent:
 
 def _later(message: str) -> Sent:
     return Sent(verdict=SendVerdict.RETRY, message=message)
+
+
+def _not_sent(why: str) -> Sent:
+    return _unsent(_later(f"not sent: {why}"))
+
+
+def _unsent(sent: Sent) -> Sent:
+    return replace(sent, may_be_there=False)

@@ -1,4 +1,4 @@
-"""Every requirement on listener and images is named by a test, or a line says why there is none."""
+"""Requirements on listener, images and identity are named by a test, or a line says why not."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ IMAGES: Final = (
     *(f"WSM-{number:02}" for number in range(1, 6)),
 )
 """Where voxels lie, what pixels mean, and tiled images of slides."""
-REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES)
-NAME: Final = re.compile(r"\b(?:T[0-9]{2}|(?:NET|GEO|PIX|WSM)-[0-9]{2}|0x[0-9A-F]{4})\b")
+IDENTITY: Final = tuple(f"UID-{number:02}" for number in range(1, 9))
+"""Identity of results, re-runs, and what supersedes or withdraws them."""
+REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES, *IDENTITY)
+NAME: Final = re.compile(r"\b(?:T[0-9]{2}|(?:NET|GEO|PIX|WSM|UID)-[0-9]{2}|0x[0-9A-F]{4})\b")
 IN_A_NAME: Final = re.compile(r"_(geo|pix|wsm)_([0-9]{2})(?=_)")
 IN_PART: Final = " (in part)"
 HEADING: Final = "## 8. What is not there, and why"
@@ -72,6 +74,6 @@ def test_every_requirement_has_a_test_or_a_reason(requirement: str) -> None:
 def test_a_reason_stands_only_for_what_no_test_names() -> None:
     """What is done in part has both: its test says what, its line, so marked, what is not."""
     told, named = told_why_not(), named_by_tests()
-    assert [name for name in told if name in named & {*ATTACKS, *NETWORK, *IMAGES}] == []
+    assert [name for name in told if name in named & {*ATTACKS, *NETWORK, *IMAGES, *IDENTITY}] == []
     in_part = {name.removesuffix(IN_PART) for name in told if name.endswith(IN_PART)}
     assert sorted(in_part - named) == []

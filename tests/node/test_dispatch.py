@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from sqlalchemy import text
 
 from node.dispatch import Dispatcher, DispatchLimits, backoff
 from node.interfaces import (
@@ -151,6 +152,10 @@ class Bench:
     def states(self) -> list[DeliveryState]:
         return [row.state for row in self.rows()]
 
+    def reached(self) -> list[str]:
+        with self.database.reading() as session:
+            return list(session.scalars(text("SELECT reached FROM delivery ORDER BY id")))
+
 
 def _two_results() -> tuple[NewResult, ...]:
     return tuple(
@@ -205,10 +210,20 @@ def test_out_of_resources_waits_longer_each_time(bench: Bench) -> None:
     assert bench.rows()[0].attempts == 4
 
 
-def test_object_without_an_answer_is_tried_again(bench: Bench) -> None:
+def test_object_without_an_answer_is_tried_again_and_may_be_there(bench: Bench) -> None:
     bench.target.answers = [ACCEPTED, None]
     bench.dispatcher.empty()
     assert bench.states() == [DeliveryState.SENT, DeliveryState.QUEUED]
+    assert bench.reached() == ["yes", "perhaps"]
+
+
+def test_what_was_refused_or_not_begun_is_not_there(bench: Bench) -> None:
+    bench.target.answers = [
+        Sent(verdict=SendVerdict.REFUSED, message="no such class"),
+        Sent(verdict=SendVerdict.RETRY, message="not sent", begun=False),
+    ]
+    bench.dispatcher.empty()
+    assert bench.reached() == ["no", "no"]
 
 
 def test_target_that_raises_loses_nothing(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from storage.deliveries import DeliveryStore
 from storage.engines import EngineStore
 from storage.events import EventStore
 from storage.jobs import JobStore
+from storage.recalls import RecallStore
 from storage.records import (
     DeliveryAttempt,
     JobOutcome,
@@ -35,8 +36,9 @@ from storage.records import (
 )
 from storage.reviews import ReviewStore
 from storage.rules import RuleStore
-from storage.states import DeliveryState, JobState
+from storage.states import DeliveryState, JobState, Reached
 from storage.studies import StudyStore
+from storage.withdrawals import WithdrawalStore
 
 STUDY: Final = "1.2.826.0.1.1"
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -75,6 +77,8 @@ class Holding:
         self.events = EventStore(self.database, self.clock)
         self.rules = RuleStore(self.database, self.clock)
         self.engines = EngineStore(self.database, self.clock)
+        self.recalls = RecallStore(self.database, self.clock)
+        self.withdrawals = WithdrawalStore(self.database, self.clock)
         self.reviews = ReviewStore(self.database, self.clock)
 
     def receive(self, number: int = 1, **changes: Any) -> Recorded:  # noqa: ANN401
@@ -201,6 +205,8 @@ def outcome(leased: LeasedJob, results: int = 1) -> JobOutcome:
         results=tuple(new_result(f"2.25.{leased.job.id}{index}") for index in range(results)),
         summary={"findings": results},
         timings={"inference": 0.5},
+        engine_version="1.0",
+        engine_digest=digest("liver 1.0"),
     )
 
 
@@ -225,7 +231,11 @@ def arrived() -> DeliveryAttempt:
 def failed(retry_in: float = 5.0) -> DeliveryAttempt:
     """Return an attempt that is made again later."""
     return DeliveryAttempt(
-        state=DeliveryState.QUEUED, status=0xA700, error="out of resources", retry_in=retry_in
+        state=DeliveryState.QUEUED,
+        reached=Reached.NO,
+        status=0xA700,
+        error="out of resources",
+        retry_in=retry_in,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -10,13 +11,15 @@ from storage.holdings import HoldingStore
 from storage.records import (
     ConstraintError,
     NewDelivery,
+    NewReview,
     NotFoundError,
     ResultRecord,
     SupersededError,
 )
 from storage.reviews import ReviewRecord
 from storage.states import DeliveryState, ReviewState
-from tests.storage.holding import STUDY, Holding
+from tests.storage.holding import STUDY, Holding, outcome
+from tests.storage.recalling import recall
 
 
 @pytest.fixture
@@ -113,3 +116,40 @@ def test_a_review_that_is_not_there_is_named(held: Holding) -> None:
         held.reviews.get(7)
     with pytest.raises(NotFoundError, match="there is no review 7"):
         release(held, 7)
+
+
+def test_what_is_recalled_waits_for_nobody_and_cannot_be_released(
+    held: Holding, review: int
+) -> None:
+    recall(held)
+    found = held.reviews.get(review)
+    assert (found.state, found.decided_by) == (ReviewState.DISCARDED, "anna")
+    assert found.comment == "it draws too much"
+    assert actions(held).count("review.discarded") == 1
+    with pytest.raises(ConstraintError):
+        release(held, review)
+
+
+def test_what_is_held_back_by_a_job_that_ran_at_the_recall_cannot_be_released(
+    held: Holding,
+) -> None:
+    held.deliveries.set_destinations([("PACS", "dimse")])
+    held.receive()
+    held.route()
+    leased = held.lease()
+    recall(held)
+    made = outcome(leased)
+    what = NewReview(kind="segmentation", reason="a lung of 9 ml", results=made.results)
+    held.jobs.finish(leased.job.id, leased.token, replace(made, results=(), review=what))
+    (found,) = held.reviews.list()
+    assert found.state is ReviewState.DISCARDED
+    assert all(item.recall_id for item in held.reviews.results(found.id))
+
+
+def test_what_was_released_and_is_then_recalled_is_taken_out_of_the_queue(
+    held: Holding, review: int
+) -> None:
+    release(held, review)
+    recall(held)
+    states = {item.state for item in held.deliveries.list()}
+    assert states == {DeliveryState.WITHDRAWN}

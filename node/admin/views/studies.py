@@ -28,6 +28,7 @@ from node.admin.replies import (
     InstanceList,
     Job,
     Problem,
+    Recall,
     Result,
     Series,
     Study,
@@ -83,6 +84,8 @@ def study_page(context: Admin, pages: Renderer, study: KnownStudy) -> HTMLRespon
         timeline=timeline,
         attempts=_attempts(timeline),
         holds=context.holds.list(study_id=study.id),
+        recalls=context.recalls.list(study_id=study.id),
+        withdrawals=context.withdrawals.list(study_id=study.id),
         deletions=context.holds.deletions(study_id=study.id),
         gone=context.studies.gone(study.id),
     )
@@ -115,6 +118,7 @@ def detail(context: Admin, study: KnownStudy) -> StudyDetail:
         progress=DeliveryProgress.of(deliveries),
         notice=RESULTS_NOTICE,
         holds=tuple(Hold.model_validate(item) for item in context.holds.list(study_id=study.id)),
+        recalls=tuple(Recall.of(item) for item in context.recalls.list(study_id=study.id)),
         deletions=tuple(
             Deletion.model_validate(item) for item in context.holds.deletions(study_id=study.id)
         ),

@@ -18,6 +18,7 @@ from storage.holds import HoldStore
 from storage.jobs import JobStore
 from storage.objects import ObjectStore
 from storage.packs import PackStore
+from storage.recalls import RecallStore
 from storage.records import (
     DeliveryAttempt,
     EngineRecord,
@@ -48,6 +49,7 @@ from storage.states import (
     JobState,
 )
 from storage.studies import StudyStore
+from storage.withdrawals import WithdrawalStore
 
 STUDY = "1.2.826.0.1.3680043.8.498.777.1"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -153,6 +155,8 @@ class PlantedNode:
         self.engines = EngineStore(self.database, self.clock)
         self.events = EventStore(self.database, self.clock)
         self.holds = HoldStore(self.database, self.clock)
+        self.recalls = RecallStore(self.database, self.clock)
+        self.withdrawals = WithdrawalStore(self.database, self.clock)
         self.reviews = ReviewStore(self.database, self.clock)
 
     def context(
@@ -171,6 +175,8 @@ class PlantedNode:
             events=self.events,
             associations=self.associations,
             holds=self.holds,
+            recalls=self.recalls,
+            withdrawals=self.withdrawals,
             reviews=self.reviews,
             policy=RetentionPolicy(studies_days=30, low_bytes=5 << 30, high_bytes=9 << 30),
             free_bytes=lambda: 7 << 30,

@@ -12,8 +12,10 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from node.delivery._statuses import judge
+from node.dispatch import arrival_of
 from node.interfaces import Outgoing, SendVerdict
 from node.pacs import StandInPacs
+from storage.states import Reached
 from tests.end_to_end.processes import free_port
 from tests.factories import make_ct_series
 from tests.node.delivery.objects import outgoing, send, target_at, verdicts
@@ -72,16 +74,22 @@ def test_status_decides_and_the_next_object_goes_on(
     reports = send(target_at(pacs.port), objects[:2])
     assert verdicts(reports) == [verdict, SendVerdict.ACCEPTED]
     assert reports[0][1].status == status
+    kept = verdict in {SendVerdict.ACCEPTED, SendVerdict.WARNED}
+    assert arrival_of(reports[0][1]) is (Reached.YES if kept else Reached.NO)
 
 
-def test_status_without_a_meaning_is_not_taken_for_success() -> None:
+def test_status_without_a_meaning_is_not_taken_for_success_and_not_for_nothing_either() -> None:
+    """It may be a warning (PS3.7 annex C): a recall rejects the object there."""
     assert judge(0x7777).verdict is SendVerdict.REFUSED
+    assert arrival_of(judge(0x7777)) is Reached.PERHAPS
     assert judge(None).verdict is SendVerdict.UNREACHABLE
+    assert arrival_of(judge(None)) is Reached.PERHAPS
 
 
 def test_dead_port_is_unreachable_for_every_object(objects: list[Outgoing]) -> None:
     reports = send(target_at(free_port()), objects)
     assert verdicts(reports) == [SendVerdict.UNREACHABLE] * 3
+    assert {arrival_of(sent) for _, sent in reports} == {Reached.NO}
 
 
 @PEER_THREAD

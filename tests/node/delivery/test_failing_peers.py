@@ -17,7 +17,9 @@ from typing import Final
 
 import pytest
 
-from node.interfaces import Outgoing, SendVerdict
+from node.dispatch import arrival_of
+from node.interfaces import Outgoing, SendVerdict, Sent
+from storage.states import Reached
 from tests.factories import make_ct_series
 from tests.node.delivery.objects import large_object, outgoing, send, target_at, verdicts
 from tests.node.delivery.scripted_peer import (
@@ -369,9 +371,17 @@ def test_each_object_has_its_verdict_when_a_peer(failure: Failure, objects: list
             reports = send(target, objects)
         assert time.monotonic() - began < 10 * TIME_OUT_SECONDS, "a time-out did not work"
     assert verdicts(reports) == failure.expected
+    assert all(arrival_of(sent) is worded(sent) for _, sent in reports)
     assert failure.words in reports[failure.object][1].message
     assert all(sent.message for _, sent in reports if sent.verdict is not ACCEPTED)
     assert peer.associations == 1
+
+
+def worded(sent: Sent) -> Reached:
+    """Return what a report says in words of where the object is."""
+    if sent.verdict is ACCEPTED:
+        return Reached.YES
+    return Reached.PERHAPS if sent.message.startswith("no answer") else Reached.NO
 
 
 def silent_after_release(link: Link) -> None:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from node.delivery import folder as folder_target
 from node.delivery.folder import FolderTarget, FolderTargetSettings
+from node.dispatch import arrival_of
 from node.interfaces import Outgoing, SendVerdict, Sent
+from storage.states import Reached
 
 
 @pytest.fixture
@@ -46,9 +49,22 @@ def test_name_that_is_no_uid_is_refused(uid: str, tmp_path: Path, source: Path) 
     assert list(folder.iterdir()) == []
 
 
+def test_a_file_whose_folder_could_not_be_synced_may_be_there(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(folder_target, "_sync", fail)
+    sent = write(tmp_path, source, "1.2.3")
+    assert (sent.verdict, arrival_of(sent)) == (SendVerdict.UNREACHABLE, Reached.PERHAPS)
+    assert (tmp_path / "1.2.3.dcm").exists()
+
+
 def test_missing_folder_is_unreachable_and_probed_as_such(tmp_path: Path, source: Path) -> None:
     gone = tmp_path / "gone"
-    assert write(gone, source, "1.2.3").verdict is SendVerdict.UNREACHABLE
+    sent = write(gone, source, "1.2.3")
+    assert (sent.verdict, arrival_of(sent)) == (SendVerdict.UNREACHABLE, Reached.NO)
     probe = FolderTarget(FolderTargetSettings(folder=gone)).probe()
     assert probe.verdict is SendVerdict.UNREACHABLE
     gone.mkdir()

@@ -7,6 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from pydicom import dcmread
 from node.delivery._stow_answer import MOST_ANSWER
 from node.delivery._stow_settings import StowTargetSettings
 from node.delivery.stow import StowTarget
+from node.dispatch import arrival_of
 from node.interfaces import Outgoing, SendVerdict, Sent
+from storage.states import Reached
 from tests.end_to_end.papers import authority, issued
 from tests.end_to_end.processes import Orthanc, free_port
 from tests.factories import make_ct_series
@@ -244,6 +247,7 @@ def test_without_a_reason_the_http_status_decides(
     sent = one(always(status, headers=headers), objects[0])
     assert (sent.verdict, sent.status) == (verdict, None)
     assert f"HTTP {status}" in sent.message
+    assert (arrival_of(sent) is Reached.PERHAPS) is (status >= 500)  # a gateway may say so
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,8 @@ def test_without_a_reason_the_http_status_decides(
 def test_success_that_does_not_name_the_object_is_none(
     content: bytes, verdict: SendVerdict, objects: list[Outgoing]
 ) -> None:
-    assert one(always(200, content), objects[0]).verdict is verdict
+    sent = one(always(200, content), objects[0])
+    assert (sent.verdict, arrival_of(sent)) == (verdict, Reached.PERHAPS)
 
 
 def test_what_is_refused_takes_no_other_with_it(objects: list[Outgoing]) -> None:
@@ -306,8 +311,12 @@ def test_a_lost_connection_leaves_the_others_to_be_sent_again(objects: list[Outg
             return
 
     with ScriptedPeer(script) as peer:
-        found = verdicts(send(target_at(peer.port), objects))
-    assert found == [SendVerdict.ACCEPTED, SendVerdict.UNREACHABLE, SendVerdict.RETRY]
+        reports = send(target_at(peer.port), objects)
+    assert [(sent.verdict, arrival_of(sent)) for _, sent in reports] == [
+        (SendVerdict.ACCEPTED, Reached.YES),
+        (SendVerdict.UNREACHABLE, Reached.PERHAPS),
+        (SendVerdict.RETRY, Reached.NO),
+    ]
 
 
 def test_silence_ends_at_the_time_out(objects: list[Outgoing]) -> None:
@@ -362,11 +371,9 @@ def test_an_answer_without_end_is_cut(objects: list[Outgoing]) -> None:
     def script(link: Link) -> None:
         take(link)
         link.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/dicom+json\r\n\r\n")
-        try:
+        with suppress(OSError):
             for _ in range(4 * MOST_ANSWER >> 16):
                 link.send(b" " * (1 << 16))
-        except OSError:
-            return
 
     sent = one(script, objects[0])
     assert sent.verdict is SendVerdict.UNREACHABLE
@@ -377,6 +384,7 @@ def test_nobody_there_is_unreachable_for_every_object(objects: list[Outgoing]) -
     reports = send(target_at(free_port()), objects)
     assert verdicts(reports) == [SendVerdict.UNREACHABLE] * COUNT
     assert "Connection refused" in reports[0][1].message
+    assert {arrival_of(sent) for _, sent in reports} == {Reached.NO}
 
 
 def test_a_file_that_is_not_the_object_is_never_sent(objects: list[Outgoing]) -> None:
