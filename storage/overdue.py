@@ -1,4 +1,8 @@
-"""What is past its deadline, each told once (invariant 9)."""
+"""What is past its deadline, each told once (invariant 9).
+
+Notes that results are rejected are among it: one that cannot be made, and one that is refused,
+which leaves a result that was taken back where people see it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, exists, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.events import Clock, append_event
-from storage.models import Delivery, Event, Job, Result, Review, Study
+from storage.models import Delivery, Event, Job, Result, Review, Study, Withdrawal
 from storage.states import DeliveryState, JobState, ReviewState, StudyState
 
 ACTION = "alert.overdue"
@@ -22,7 +26,8 @@ class OverdueLimits:
     """How long an item may stay in a state that is not an end. Seconds.
 
     `study` counts from the moment a study should have been complete; the others from their
-    creation. A `review` waits for a person.
+    creation. A `review` waits for a person; a note to be made has as long as a
+    delivery.
     """
 
     study: float
@@ -35,11 +40,12 @@ class OverdueLimits:
 class Overdue:
     """One item past its deadline, for an alert. `since` is the moment its time began."""
 
-    kind: str  # "study", "job", "delivery" or "review"
+    kind: str  # "study", "job", "delivery", "note" (a refused one), "withdrawal" or "review"
     id: int
     study_id: int
     state: str
     since: datetime
+    delivery_id: int | None = None  # on whose row it is told
     job_id: int | None = None  # where it is a job or a review
 
 
@@ -53,7 +59,8 @@ class OverdueStore:
     def raise_alerts(self, limits: OverdueLimits) -> Sequence[Overdue]:
         """Return what is past its deadline and was not told before; a second call returns nothing.
 
-        A study is told again when a new instance came after the alert.
+        A study is told again when a new instance came after the alert; a note that is refused is
+        told at once.
         """
         now = self._clock()
         with self._database.transaction() as session:
@@ -61,6 +68,8 @@ class OverdueStore:
                 *_studies(session, now - timedelta(seconds=limits.study)),
                 *_jobs(session, now - timedelta(seconds=limits.job)),
                 *_deliveries(session, now - timedelta(seconds=limits.delivery)),
+                *_refused_notes(session),
+                *_withdrawals(session, now - timedelta(seconds=limits.delivery), now),
                 *_reviews(session, now - timedelta(seconds=limits.review), now),
             ]
             for item in found:
@@ -70,7 +79,7 @@ class OverdueStore:
                     ACTION,
                     study_id=item.study_id,
                     job_id=item.job_id,
-                    delivery_id=item.id if item.kind == "delivery" else None,
+                    delivery_id=item.delivery_id,
                     details={
                         "kind": item.kind,
                         "state": item.state,
@@ -119,7 +128,61 @@ def _deliveries(session: Session, before: datetime) -> list[Overdue]:
             ~_told(Event.delivery_id == Delivery.id),
         )
     )
-    return _found(session, "delivery", query)
+    return _with_delivery(_found(session, "delivery", query))
+
+
+def _refused_notes(session: Session) -> list[Overdue]:
+    """Return notes that were refused: what they name goes on being shown, whatever goes instead."""
+    ended = func.coalesce(Delivery.finished_at, Delivery.created_at)
+    told = exists().where(
+        Event.study_id == Job.study_id,
+        Event.action == ACTION,
+        Event.delivery_id == Delivery.id,
+        Event.at >= ended,
+    )
+    query = (
+        select(Delivery.id, Job.study_id, Delivery.state, ended)
+        .join(Result, Delivery.result_id == Result.id)
+        .join(Job, Result.job_id == Job.id)
+        .where(
+            Delivery.state.in_((DeliveryState.FAILED.value, DeliveryState.REPLACED.value)),
+            Result.withdrawal_id.is_not(None),
+            ~told,
+        )
+    )
+    return _with_delivery(_found(session, "note", query))
+
+
+def _withdrawals(session: Session, before: datetime, now: datetime) -> list[Overdue]:
+    """Return whose note is not made yet, and mark them as told; a delivery of each is named."""
+    query = (
+        select(Withdrawal, func.min(Delivery.id))
+        .join(Delivery, Delivery.withdrawal_id == Withdrawal.id)
+        .where(
+            Withdrawal.made_at.is_(None),
+            Withdrawal.alerted_at.is_(None),
+            Withdrawal.at < before,
+        )
+        .group_by(Withdrawal.id)
+        .order_by(Withdrawal.id)
+    )
+    found = []
+    for row, delivery_id in session.execute(query).all():
+        row.alerted_at = now
+        item = Overdue(
+            kind="withdrawal",
+            id=row.id,
+            study_id=row.study_id,
+            state="not made" if row.error else "waiting",
+            since=row.at,
+            delivery_id=delivery_id,
+        )
+        found.append(item)
+    return found
+
+
+def _with_delivery(found: list[Overdue]) -> list[Overdue]:
+    return [replace(item, delivery_id=item.id) for item in found]
 
 
 def _reviews(session: Session, before: datetime, now: datetime) -> list[Overdue]:

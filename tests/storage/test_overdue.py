@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from storage.events import EventStore
 from storage.overdue import OverdueLimits, OverdueStore
-from tests.storage.holding import Holding
+from storage.records import DeliveryAttempt
+from storage.states import DeliveryState, Reached
+from tests.storage.holding import STUDY, Holding
+from tests.storage.recalling import notes, recall, sent
 
 LIMITS = OverdueLimits(study=900, job=7200, delivery=3600, review=1800)
 
@@ -54,6 +59,56 @@ def test_delivery_that_does_not_arrive_is_told_once_and_a_sent_one_never(held: H
     kinds = told(held)
     assert kinds
     assert set(kinds) == {("delivery", "queued")}
+    assert told(held) == []
+
+
+@pytest.mark.parametrize(("error", "state"), [("", "waiting"), ("the sandbox ended", "not made")])
+def test_note_that_is_not_made_is_told_once(error: str, state: str, held: Holding) -> None:
+    """UID-06: who has a recalled result has not been told."""
+    held.deliverable()
+    sent(held)
+    recall(held)
+    (pending,) = held.withdrawals.pending(limit=9)
+    held.withdrawals.failed(pending.withdrawal.id, error)
+    assert told(held) == []
+    held.clock.advance(3700)
+    assert told(held) == [("withdrawal", state)]
+    assert told(held) == []
+    study = held.studies.get(STUDY)
+    assert alerts(held, study.id) == 1
+    held.receive(2)
+    held.clock.advance(2000)
+    assert told(held) == [("study", "receiving")]
+
+
+def refused(held: Holding) -> int:
+    attempt = DeliveryAttempt(state=DeliveryState.FAILED, reached=Reached.NO, status=0xA900)
+    return sent(held, attempt)
+
+
+def test_note_that_is_refused_is_told_at_once_and_the_notice_in_its_place_too(
+    held: Holding,
+) -> None:
+    """UID-06: where a notice goes instead, the archive goes on showing what is rejected."""
+    held.deliverable()
+    sent(held)
+    recall(held)
+    (pending,) = held.withdrawals.pending(limit=9)
+    held.withdrawals.made(pending.withdrawal.id, [notes()])
+    refused(held)
+    assert told(held) == [("note", "replaced")]
+    assert told(held) == []
+    held.clock.advance(3700)
+    assert told(held) == [("delivery", "queued")]
+    held.clock.advance(1)
+    refused(held)
+    assert told(held) == [("note", "failed")]
+    assert told(held) == []
+
+
+def test_result_that_is_refused_is_no_note(held: Holding) -> None:
+    held.deliverable()
+    refused(held)
     assert told(held) == []
 
 
