@@ -42,15 +42,15 @@ def copy_package(target: Path, *, name: str, hard_deadline_seconds: float = 120.
     return target
 
 
-def make_it_hang(package: Path, *, above: float) -> None:
-    """Rewrite the model: it loops for ever on input with a value above a limit, else as before.
+def make_it_hang(package: Path, *, above: float, steps: int = FOR_EVER) -> None:
+    """Rewrite the model: it loops so often on input with a value above a limit, else as before.
 
     The golden case stays below the limit, so the engine becomes active all the same.
     """
     loop = helper.make_node(
         "Loop", ["test_much", "test_true", "test_zero"], ["test_done"], body=_going_on()
     )
-    _change_model(package, above, FOR_EVER, [loop])
+    _change_model(package, above, steps, [loop])
 
 
 def make_it_greedy(package: Path, *, above: float) -> None:

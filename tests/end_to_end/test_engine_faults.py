@@ -10,12 +10,28 @@ from pathlib import Path
 import pytest
 
 from node.pacs import StandInPacs
+from storage.records import JobRecord, NotFoundError
 from storage.states import ErrorClass, JobState
 from tests.end_to_end.packages import copy_package, make_it_greedy, make_it_hang
 from tests.end_to_end.process_tree import descendants
 from tests.end_to_end.processes import RULES, NodeProcess, storescu, wait_until
 from tests.end_to_end.test_invariants import dense_series, jobs_of, study_of
 from tests.factories import make_ct_series
+
+SPINE = 460.0
+"""In HU: the spine of a made body is above it, and nothing of the golden case is."""
+A_WHILE = 5 << 20
+"""Turns of a loop: two seconds or more."""
+SLOW_RULE = """
+[[rules]]
+name = "slow"
+owner = "tests"
+priority = "routine"
+trigger = "series"
+engines = ["slow"]
+destinations = ["pacs"]
+conditions = {field = "SeriesDescription", op = "equals", value = "Slow", level = "series"}
+"""
 
 
 @pytest.fixture
@@ -37,9 +53,12 @@ def node_with(tmp_path: Path, pacs: StandInPacs, engine: str, max_attempts: int)
     )
 
 
-def state_of(node: NodeProcess, files: list[Path], engine: str) -> JobState | None:
-    found = {job.engine: job.state for job in jobs_of(node, study_of(files))}
-    return found.get(engine)
+def job_of(node: NodeProcess, files: list[Path], engine: str) -> JobRecord | None:
+    """Return an engine's job on a study; None: there is none yet."""
+    try:
+        return {job.engine: job for job in jobs_of(node, study_of(files))}.get(engine)
+    except NotFoundError:
+        return None
 
 
 def test_an_engine_that_wants_more_memory_than_it_may_have_fails_alone(
@@ -64,31 +83,53 @@ def test_an_engine_that_wants_more_memory_than_it_may_have_fails_alone(
 def test_a_study_that_an_engine_crashes_on_again_and_again_is_dead_while_others_go_on(
     tmp_path: Path, pacs: StandInPacs
 ) -> None:
+    """One is killed whenever it is at work; another is killed once, and reads at its next try."""
     make_it_hang(copy_package(tmp_path / "engines/crashes", name="crashes"), above=2000.0)
+    make_it_hang(copy_package(tmp_path / "engines/slow", name="slow"), above=SPINE, steps=A_WHILE)
     poison = dense_series(tmp_path / "poison", 1)
     plain = make_ct_series(tmp_path / "plain", slices=5, rows=64, columns=64, seed=2)
-    with node_with(tmp_path, pacs, "crashes", max_attempts=2) as node:
+    slow = make_ct_series(
+        tmp_path / "slow", slices=5, rows=64, columns=64, seed=3, series_description="Slow"
+    )
+    node = node_with(tmp_path, pacs, "crashes", max_attempts=2)
+    node.rules += SLOW_RULE
+    with node:
         storescu(node.port, poison)
-        for _ in range(2):
-            wait_until(lambda: _is_at_work(node, poison), "the engine is at work")
-            crash_sandboxes(node)
+        end_when_at_work(node, poison, "crashes", signal.SIGKILL)
+        storescu(node.port, slow)
+        end_when_at_work(node, slow, "slow", signal.SIGKILL)
         storescu(node.port, plain)
-        node.wait_settled(study_of(poison))
-        node.wait_settled(study_of(plain))
+        end_when_at_work(node, poison, "crashes", signal.SIGSEGV)
+        for files in (poison, plain, slow):
+            node.wait_settled(study_of(files))
         jobs = {job.engine: job for job in jobs_of(node, study_of(poison))}
         assert (jobs["crashes"].state, jobs["crashes"].attempts) == (JobState.DEAD, 2)
         assert jobs["crashes"].error_class is ErrorClass.CRASH
-        assert "SIGSEGV" in jobs["crashes"].error
         assert jobs["ct-body-composition"].state in {JobState.SUCCEEDED, JobState.REFUSED}
+        tried = {job.engine: (job.state, job.attempts) for job in jobs_of(node, study_of(slow))}
+        assert tried.pop("slow") == (JobState.SUCCEEDED, 2)
+        assert list(tried.values()) == [(JobState.SUCCEEDED, 1)] * 2
         assert [job.state for job in jobs_of(node, study_of(plain))] == [JobState.SUCCEEDED] * 2
         assert node.stop() == 0
 
 
-def _is_at_work(node: NodeProcess, files: list[Path]) -> bool:
-    """Say whether nothing but the engine that crashes is left to be done, and it is at work."""
-    states = {job.engine: job.state for job in jobs_of(node, study_of(files))}
-    done = states.get("ct-body-composition") in {JobState.SUCCEEDED, JobState.REFUSED}
-    return done and states["crashes"] is JobState.RUNNING and bool(busy_sandboxes(node))
+def end_when_at_work(
+    node: NodeProcess, files: list[Path], engine: str, number: signal.Signals
+) -> None:
+    """Wait until an engine is at work on a study, end its process, and see that this is noted."""
+
+    def is_at_work() -> bool:
+        job = job_of(node, files, engine)
+        return job is not None and job.state is JobState.RUNNING and bool(busy_sandboxes(node))
+
+    def is_noted() -> bool:
+        job = job_of(node, files, engine)
+        return job is not None and f"signal {number.name}" in job.error
+
+    wait_until(is_at_work, f"{engine} is at work")
+    for pid in busy_sandboxes(node):
+        os.kill(pid, number)
+    wait_until(is_noted, f"the node notes how {engine} ended", 10)
 
 
 def busy_sandboxes(node: NodeProcess) -> list[int]:
@@ -104,8 +145,3 @@ def busy_sandboxes(node: NodeProcess) -> list[int]:
 def _runs(pid: int) -> bool:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return fields[0] == "R"
-
-
-def crash_sandboxes(node: NodeProcess) -> None:
-    for pid in busy_sandboxes(node):
-        os.kill(pid, signal.SIGSEGV)
