@@ -35,7 +35,9 @@ from measuring import Spread, spread  # noqa: E402 - after the path
 from engines.base import (  # noqa: E402
     Array,
     Arrays,
+    Runtime,
     Session,
+    discover,
     find_task,
     open_engine,
     rung_availability,
@@ -51,14 +53,6 @@ if TYPE_CHECKING:
 Costs: TypeAlias = dict[str, float]
 EAGER: Final = "torch eager"
 REFERENCE: Final = "onnxruntime cpu float32"
-RUNGS: Final = (
-    REFERENCE,
-    "openvino cpu float32",
-    "onnxruntime cuda float32",
-    "tensorrt cuda float32",
-    "tensorrt cuda tf32",
-    "tensorrt cuda float16",
-)
 ON_THE_CPU: Final = (EAGER, "torch compile")
 ON_THE_DEVICE: Final = ("torch cuda eager", "torch cuda compile", "torch cuda graph")
 
@@ -190,7 +184,7 @@ def serve(way: str, net: Net, folder: Path, threads: int) -> None:
 
 def opened(way: str, package: EnginePackage, threads: int, plans: Path) -> Session:
     """Open a session of one way."""
-    if way in RUNGS:
+    if way not in (*ON_THE_CPU, *ON_THE_DEVICE):
         rung = read_rung(way)
         return open_engine(package, threads=threads, rung=rung, plans=plans).session
     import torch
@@ -254,6 +248,17 @@ class Way:
         return line
 
 
+def rungs() -> list[str]:
+    """Return every way that a runtime can run a model in, those on the CPU first."""
+    found = [
+        f"{name} {device} {precision}"
+        for name, runtime in discover("runtimes", Runtime).items()
+        for device in runtime.devices
+        for precision in runtime.precisions
+    ]
+    return sorted(found, key=lambda rung: " cpu " not in rung)
+
+
 def ways_here() -> tuple[list[str], dict[str, str]]:
     """Return the ways that can be measured here, and why others cannot."""
     found, missing = [], {}
@@ -263,7 +268,7 @@ def ways_here() -> tuple[list[str], dict[str, str]]:
         import torch
 
         found += [*ON_THE_CPU, *(ON_THE_DEVICE if torch.cuda.is_available() else ())]
-    for rung in RUNGS:
+    for rung in rungs():
         availability = rung_availability(read_rung(rung))
         if availability.available:
             found.append(rung)

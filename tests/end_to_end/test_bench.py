@@ -1,4 +1,4 @@
-"""The ingest bench, run small: every server takes what it is sent, and the figures add up."""
+"""Benches, run small: every server takes what it is sent, and the figures add up."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from engines.base import Runtime, discover
+from tests.engines.test_importing import threshold_model
 from tests.places import ROOT
 
 BENCH: Final = ROOT / "deploy" / "bench" / "ingest.py"
@@ -109,6 +112,51 @@ def test_the_bench_of_results_tells_what_both_writers_cost(tmp_path: Path) -> No
         assert ours["frames"] == theirs["frames"] > 0
         assert ours["cpu"] > 0
     assert "ours / highdicom" in done.stdout
+
+
+def test_the_bench_of_engines_tells_every_runtime_here_and_its_figures_add_up(
+    tmp_path: Path,
+) -> None:
+    """With a net of the tests; torch.compile is left out for its seconds."""
+    figures, bench = tmp_path / "figures.json", BENCH.parent / "engines.py"
+    (tmp_path / "lung_unet_ct").mkdir()
+    threshold_model(tmp_path / "lung_unet_ct" / "lung_unet.onnx")
+    size = ["--nets", "lungs", "--rounds", "2", "--without", "torch compile,torch cuda compile"]
+    done = subprocess.run(
+        [sys.executable, str(bench), "--models", str(tmp_path), *size, "--json", str(figures)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(figures.read_text(encoding="utf-8"))
+    lines = {line["way"]: line for line in found["nets"]["lungs"]}
+    assert {"torch eager", "onnxruntime cpu float32", "openvino cpu float32"} <= set(lines)
+    rungs = {way: found["not here"].get(way, "") for way in every_rung()}
+    assert {way for way, reason in rungs.items() if not reason} == set(rungs) & set(lines)
+    for way, line in lines.items():
+        check_sums(line)
+        assert line["error"] < 1e-3 or " cuda " in way
+        assert way in done.stdout
+
+
+def every_rung() -> Iterator[str]:
+    """Yield every way that a runtime in `engines/runtimes/` can run a model in."""
+    for name, runtime in discover("runtimes", Runtime).items():  # type: ignore[type-abstract]
+        for device, precision in product(runtime.devices, runtime.precisions):
+            yield f"{name} {device} {precision}"
+
+
+def check_sums(line: Mapping[str, Any]) -> None:
+    """Hold one way's medians against what each round cost, and parts against their whole."""
+    rounds = line["costs"]
+    for cost in rounds["window"] + rounds["study"]:
+        assert 0 < cost["inside_ms"] <= cost["wall_ms"], line["way"]
+    assert [cost["runs"] for cost in rounds["window"]] == [1, 1]
+    assert [cost["runs"] for cost in rounds["study"]] == [line["study_runs"]] * 2
+    shares = [cost["inside_ms"] / cost["wall_ms"] for cost in rounds["study"]]
+    assert line["outside"] == pytest.approx(1 - statistics.median(shares))
+    for what in ("window", "study"):
+        walls = [cost["wall_ms"] for cost in rounds[what]]
+        assert line[f"{what}_ms"] == pytest.approx(statistics.median(walls))
 
 
 @pytest.mark.parametrize(
