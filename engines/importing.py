@@ -1,7 +1,8 @@
 """Makes an engine package of models and the answers that no model holds.
 
-The answers are an `engine.toml` without `[files]`. The golden case is a phantom: made here, and
-kept with what is known to come out of it, or else with what came out of the new package once.
+The answers are an `engine.toml` without `[files]`. The golden case is what the kind of task makes
+for one, kept with what is known to come out of it, or else with what came out of the new package
+once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 import numpy as np
 from pydantic import JsonValue
 
-from engines.base import Array, open_engine
+from engines.base import find_task, open_engine
 from engines.errors import EngineError
 from engines.formats import Imported, find_format
 from engines.manifest import EnginePackage
@@ -24,15 +25,6 @@ from engines.packing import toml_value, write_arrays, write_manifest
 from engines.quantised import with_plain_biases
 
 KIND: Final = ".onnx"
-PHANTOM_SHAPE: Final = (12, 48, 48)
-PHANTOM_SPACING: Final = (7.0, 2.4, 2.4)
-"""In mm. It fills more than a twentieth of a cube of 256 mm, which many heads are conformed to: of
-less the 95th percentile would be nothing, and a net that scales by it would see no phantom."""
-PICTURES: Final = ("classification", "slide")
-"""Tasks whose images are pictures of 0 to 255."""
-PICTURE_SHAPE: Final = (1, 256, 224)
-SHELLS: Final = ((0.95, 900.0), (0.85, 120.0), (0.75, 700.0), (0.45, 420.0))
-"""Radius, as a share of half the field of view, and value; the inner ones lie over the outer."""
 
 
 def import_model(
@@ -64,21 +56,6 @@ def import_model(
     except EngineError:
         shutil.rmtree(target)
         raise
-
-
-def phantom(task: str) -> dict[str, Array]:
-    """Return a head of sorts: shells of different values in noise. The same every time."""
-    picture = task in PICTURES
-    shape = PICTURE_SHAPE if picture else PHANTOM_SHAPE
-    places = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
-    away = np.sqrt(sum(place**2 for place in places))
-    values = np.zeros(shape)
-    for radius, value in SHELLS:
-        values[away < radius] = value
-    noise = np.random.default_rng(20240301).integers(0, 25, shape)
-    scale = 0.25 if picture else 1.0
-    voxels = ((values + noise) * scale).astype(np.int16)
-    return {"voxels": voxels, "spacing": np.array(PHANTOM_SPACING)}
 
 
 def _read_answers(answers: Path) -> tuple[str, Mapping[str, JsonValue]]:
@@ -173,7 +150,7 @@ def _filled(
         (target / file).parent.mkdir(parents=True, exist_ok=True)
     for name, model in models.items():
         (target / name).write_bytes(with_plain_biases(model.read_bytes()))
-    arrays = phantom(str(table.get("task")))
+    arrays = find_task(str(table.get("task"))).golden_inputs()
     write_arrays(target / inputs, arrays)
     if known is not None:
         shutil.copyfile(known, target / expected)

@@ -42,7 +42,7 @@ from engines.base import (  # noqa: E402
     open_engine,
     rung_availability,
 )
-from engines.importing import import_model, phantom  # noqa: E402
+from engines.importing import import_model  # noqa: E402
 from engines.manifest import EnginePackage, read_rung  # noqa: E402
 from engines.package import load_package  # noqa: E402
 from engines.probe import probe  # noqa: E402
@@ -201,8 +201,8 @@ def names_of(package: EnginePackage) -> tuple[str, str]:
 
 
 def study_of(package: EnginePackage, net: Net) -> dict[str, Array]:
-    """Return the phantom of imports, its pixels repeated."""
-    arrays = phantom(package.task)
+    """Return what golden cases of imports are made of, its pixels repeated."""
+    arrays = dict(find_task(package.task).golden_inputs())
     for axis, times in enumerate(net.times):
         arrays["voxels"] = np.repeat(arrays["voxels"], times, axis)
     arrays["spacing"] = arrays["spacing"] / np.array(net.times)

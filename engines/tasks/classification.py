@@ -21,6 +21,7 @@ from engines.manifest import (
     TaskSettings,
 )
 from engines.networks import activated
+from engines.phantoms import picture
 from engines.preprocessing import changed
 from engines.presentation import Picture, presented
 from engines.recipe import Count, Crop, Intensity, Share, TensorName
@@ -112,6 +113,10 @@ class ImageClassification(Task):
             sought=tuple(item.type.code() for item in settings.classes),
             limits=(*settings.limits, *series.notes),
         )
+
+    def golden_inputs(self) -> Arrays:
+        """Return a picture."""
+        return picture()
 
     def compute(self, package: EnginePackage, session: Session, inputs: Arrays) -> Arrays:
         """Run on `voxels` [image, row, column] of 0 to 255; return `scores` [image, class]."""

@@ -30,6 +30,7 @@ from engines.manifest import (
 from engines.measuring import dice
 from engines.networks import activated
 from engines.outlining import area_of, outline_of
+from engines.phantoms import picture
 from engines.recipe import Count, Share, TensorName
 from engines.refusals import SCHEME, Reason, SeriesRefusedError
 from engines.series import Series
@@ -147,6 +148,10 @@ class TiledSlide(Task):
             sought=(settings.thing.type.code(),),
             limits=(*settings.limits, *series.notes),
         )
+
+    def golden_inputs(self) -> Arrays:
+        """Return a picture."""
+        return picture()
 
     def compute(self, package: EnginePackage, session: Session, inputs: Arrays) -> Arrays:
         """Run on `voxels` [image, row, column] of 0 to 255, taken as a slide from blue to white."""
