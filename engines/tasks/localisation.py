@@ -373,10 +373,10 @@ def _run(session: Session, given: str, wanted: str, tensor: Values) -> Values:
     outputs = session.run({given: np.ascontiguousarray(tensor, np.float32)})
     if wanted not in outputs:
         raise ModelInvalidError(f"the model has no output {wanted!r}")
-    found: Values = outputs[wanted].astype(np.float32, copy=False)
-    if not np.isfinite(found).all():
-        raise InferenceError("the model gave values that are not finite")
-    return found
+    found = outputs[wanted]
+    if found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise InferenceError(f"the model gave {found.dtype} values, or some that are not finite")
+    return found.astype(np.float32, copy=False)
 
 
 def _segments(outlines: Sequence[_Outline], volume: Volume) -> Iterator[Segment]:

@@ -35,13 +35,12 @@ FOLDERS: Final = (
     "engines/runtimes",
     "engines/imports",
 )
-INFERENCE_LIBRARIES: Final = (
-    "onnxruntime",
-    "openvino",
-    "tensorrt",
-    "tensorrt_rtx",
-    "torch",
-    "tritonclient",
+INFERENCE_LIBRARIES: Final = sorted(
+    {
+        name
+        for runtime in engines.base.discover("runtimes", Runtime).values()  # type: ignore[type-abstract]
+        for name in runtime.requires
+    }
 )
 ON_A_BARE_MACHINE: Final = f"""
 import json, sys, threading

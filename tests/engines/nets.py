@@ -37,6 +37,32 @@ def doubled() -> bytes:
     return model([helper.make_node("Add", ["x", "x"], ["y"])], takes=["n"])
 
 
+def typed() -> bytes:
+    """Return a net with outputs of three types: `whole` int64, `above` bool, `square` float32."""
+    outputs = (("whole", TensorProto.INT64), ("above", TensorProto.BOOL))
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Greater", ["x", "zero"], ["above"]),
+            helper.make_node("Mul", ["x", "x"], ["squares"]),
+            helper.make_node("Unsqueeze", ["squares", "first"], ["square"]),
+        ],
+        "typed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [
+            *(helper.make_tensor_value_info(name, kind, ["n"]) for name, kind in outputs),
+            helper.make_tensor_value_info("square", TensorProto.FLOAT, [1, "n"]),
+        ],
+        [
+            numpy_helper.from_array(np.array(0, np.float32), "zero"),
+            numpy_helper.from_array(np.array([0], np.int64), "first"),
+        ],
+    )
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    data: bytes = made.SerializeToString()
+    return data
+
+
 def small_net(scale: float = 0.2) -> bytes:
     """Return convolution, rectifier, convolution, softmax: two classes for every pixel."""
     generator = np.random.default_rng(7)

@@ -1,4 +1,7 @@
-"""What every runtime must keep, and what each that can run here must give."""
+"""What every runtime must keep, and what each that can run here must give.
+
+The runtimes are those that are found. Each runs every kind of task in `../tasks`.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ from engines.errors import (
 )
 from engines.manifest import ShapeTable
 from engines.runtimes.onnxruntime import OnnxRuntime
-from tests.engines.nets import doubled, model, small_net
+from tests.engines.nets import doubled, model, small_net, typed
 
 RUNTIMES = discover("runtimes", Runtime)  # type: ignore[type-abstract]  # a plugin base is abstract
 HERE = sorted(name for name, runtime in RUNTIMES.items() if runtime().is_available().available)
 NOT_HERE = sorted(set(RUNTIMES) - set(HERE))
-LIBRARIES = "onnxruntime, openvino, tensorrt, tensorrt_rtx, torch"
+LIBRARIES = ", ".join(sorted({name for kind in RUNTIMES.values() for name in kind.requires}))
 
 
 def load(name: str, data: bytes) -> Session:
@@ -33,6 +36,13 @@ def load(name: str, data: bytes) -> Session:
     axes = ShapeTable(min=(1,), opt=(2,), max=(8,))
     how = Loading(device=runtime.devices[0], shapes={"x": axes})
     return runtime.load(data, threads=1, how=how)
+
+
+def load_small(name: str) -> Session:
+    runtime = RUNTIMES[name]()
+    shapes = {"x": ShapeTable(min=(1, 1, 8, 8), opt=(2, 1, 8, 8), max=(2, 1, 8, 8))}
+    how = Loading(device=runtime.devices[0], shapes=shapes)
+    return runtime.load(small_net(), threads=1, how=how)
 
 
 def test_more_than_one_runtime_can_run_here() -> None:
@@ -108,6 +118,25 @@ def test_named_arrays_go_in_and_come_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HERE)
+def test_outputs_have_the_type_and_shape_that_the_model_gives_them(name: str) -> None:
+    values = np.array([-1.5, 0.0, 2.5], np.float32)
+    outputs = load(name, typed()).run({"x": values})
+    assert {key: array.dtype for key, array in outputs.items()} == {
+        "whole": np.dtype(np.int64), "above": np.dtype(np.bool_), "square": np.dtype(np.float32),
+    }  # fmt: skip
+    assert outputs["whole"].tolist() == [-1, 0, 2]
+    assert outputs["above"].tolist() == [False, False, True]
+    assert outputs["square"].tolist() == [[2.25, 0.0, 6.25]]
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_the_same_input_gives_the_same_bytes_at_every_run(name: str) -> None:
+    pixels = np.random.default_rng(2).standard_normal((2, 1, 8, 8)).astype(np.float32)
+    session = load_small(name)
+    assert len({session.run({"x": pixels})["y"].tobytes() for _ in range(3)}) == 1
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_what_came_out_is_not_changed_by_the_next_run(name: str) -> None:
     session = load(name, doubled())
     first = session.run({"x": np.array([1.0], np.float32)})["y"]
@@ -141,9 +170,6 @@ def test_a_closed_session_does_not_run(name: str) -> None:
 @pytest.mark.parametrize("name", HERE)
 def test_all_give_what_the_reference_gives(name: str) -> None:
     pixels = np.random.default_rng(1).standard_normal((2, 1, 8, 8)).astype(np.float32)
-    runtime = RUNTIMES[name]()
-    shapes = {"x": ShapeTable(min=(1, 1, 8, 8), opt=(2, 1, 8, 8), max=(2, 1, 8, 8))}
-    how = Loading(device=runtime.devices[0], shapes=shapes)
-    found = runtime.load(small_net(), threads=1, how=how).run({"x": pixels})["y"]
+    found = load_small(name).run({"x": pixels})["y"]
     expected = OnnxRuntime().load(small_net(), threads=1).run({"x": pixels})["y"]
     assert np.abs(found.astype(float) - expected.astype(float)).max() < 1e-5
