@@ -67,10 +67,17 @@ def small_net(seed: int) -> Any:  # noqa: ANN401 - torch is imported by those te
     net = torch.nn.Sequential(
         torch.nn.InstanceNorm3d(1), torch.nn.Conv3d(1, 6, 3, padding=1), torch.nn.ReLU(), last
     )
+    return balanced(net, last, (20, 20, 20))
+
+
+def balanced(net: Any, last: Any, size: tuple[int, int, int]) -> Any:  # noqa: ANN401 - as above
+    """Shift the last layer so that either class is found about as often; return the net."""
+    import torch
+
     with torch.no_grad():
-        scores = net(torch.linspace(-1, 1, 20).expand(1, 1, 20, 20, 20))[0]
+        scores = net.eval()(torch.linspace(-1, 1, size[2]).expand(1, 1, *size))[0]
         last.get_parameter("bias")[1] += (scores[0] - scores[1]).median()
-    return net.eval()
+    return net
 
 
 def exported(net: Any, path: Path) -> Path:  # noqa: ANN401 - as above
