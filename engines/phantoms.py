@@ -26,7 +26,10 @@ def head() -> dict[str, Array]:
 
 
 def picture() -> dict[str, Array]:
-    """Return `voxels` int16 [image, row, column] of 0 to 255, one image; `spacing` as of a head."""
+    """Return `voxels` int16 [image, row, column] of 0 to 255, one image; `spacing` as of a head.
+
+    The image lies at the rim of the shells, so it is noise alone.
+    """
     return _phantom(PICTURE_SHAPE, 0.25)
 
 
