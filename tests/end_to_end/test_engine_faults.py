@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -95,11 +97,14 @@ def test_a_study_that_an_engine_crashes_on_again_and_again_is_dead_while_others_
     node.rules += SLOW_RULE
     with node:
         storescu(node.port, poison)
-        end_when_at_work(node, poison, "crashes", signal.SIGKILL)
+        end_when_at_work(node, Blow(poison, "crashes", signal.SIGKILL))
         storescu(node.port, slow)
-        end_when_at_work(node, slow, "slow", signal.SIGKILL)
         storescu(node.port, plain)
-        end_when_at_work(node, poison, "crashes", signal.SIGSEGV)
+        end_when_at_work(
+            node,
+            Blow(slow, "slow", signal.SIGKILL),
+            Blow(poison, "crashes", signal.SIGSEGV),
+        )
         for files in (poison, plain, slow):
             node.wait_settled(study_of(files))
         jobs = {job.engine: job for job in jobs_of(node, study_of(poison))}
@@ -113,23 +118,34 @@ def test_a_study_that_an_engine_crashes_on_again_and_again_is_dead_while_others_
         assert node.stop() == 0
 
 
-def end_when_at_work(
-    node: NodeProcess, files: list[Path], engine: str, number: signal.Signals
-) -> None:
-    """Wait until an engine is at work on a study, end its process, and see that this is noted."""
+class Blow(NamedTuple):
+    """Which engine's process is to be ended on which study, and by which signal."""
 
-    def is_at_work() -> bool:
-        job = job_of(node, files, engine)
-        return job is not None and job.state is JobState.RUNNING and bool(busy_sandboxes(node))
+    files: list[Path]
+    engine: str
+    number: signal.Signals
 
-    def is_noted() -> bool:
-        job = job_of(node, files, engine)
-        return job is not None and f"signal {number.name}" in job.error
 
-    wait_until(is_at_work, f"{engine} is at work")
-    for pid in busy_sandboxes(node):
-        os.kill(pid, number)
-    wait_until(is_noted, f"the node notes how {engine} ended", 10)
+def end_when_at_work(node: NodeProcess, *blows: Blow) -> None:
+    """End each engine's process while it is at work, whichever is first, and see it noted."""
+    left = list(blows)
+    while left:
+        wait_until(lambda: any(is_at_work(node, blow) for blow in left), "an engine is at work")
+        for blow in [item for item in left if is_at_work(node, item)]:
+            for pid in busy_sandboxes(node):
+                os.kill(pid, blow.number)
+            wait_until(partial(is_noted, node, blow), f"{blow.engine} is noted", 10)
+            left.remove(blow)
+
+
+def is_at_work(node: NodeProcess, blow: Blow) -> bool:
+    job = job_of(node, blow.files, blow.engine)
+    return job is not None and job.state is JobState.RUNNING and bool(busy_sandboxes(node))
+
+
+def is_noted(node: NodeProcess, blow: Blow) -> bool:
+    job = job_of(node, blow.files, blow.engine)
+    return job is not None and f"signal {blow.number.name}" in job.error
 
 
 def busy_sandboxes(node: NodeProcess) -> list[int]:
