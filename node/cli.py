@@ -124,6 +124,10 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option("--input", help="Send this folder of DICOM files instead.")
     ] = None,
+    engine: Annotated[
+        Path | None,
+        typer.Option(help="Run this engine package instead, on every series; with all pictures."),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Keep the node's data here instead of a temporary folder.")
     ] = None,
@@ -140,7 +144,7 @@ def demo(
     """Run a complete node and a stand-in PACS, and send real studies through them."""
     with clear_errors():
         configure_logging(level="error", style="console")
-        options = DemoOptions(folder=folder, data_dir=data_dir, output=output)
+        options = DemoOptions(folder=folder, engine=engine, data_dir=data_dir, output=output)
         with Demo(options, err if as_json else out) as session:
             report = session.run()
             if as_json:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from PIL import Image
+from pydicom import dcmread
 from rich.console import Console
 from rich.live import Live
 
+from engines.package import load_package
 from node.app import Node
 from node.delivery.dimse import DimseTarget, DimseTargetSettings
 from node.demo_data import DemoDataError, DemoStudy, demo_studies, folder_study
@@ -40,16 +44,20 @@ ENDED_JOBS: Final = frozenset(
 )
 SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
 
+SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+ENGINE: Final = "ct-body-composition"
 RULES: Final = """
 [[rules]]
-name = "every-ct"
+name = "every-series"
 owner = "demo"
 priority = "routine"
 trigger = "series"
-engines = ["ct-body-composition"]
+engines = ["{engine}"]
 destinations = ["pacs"]
-conditions = {field = "Modality", op = "equals", value = "CT", level = "series"}
+conditions = {{field = "Modality", {modality}, level = "series"}}
 """
+EVERY_CT: Final = 'op = "equals", value = "CT"'
+EVERY_SERIES: Final = 'op = "exists"'
 
 
 class DemoError(Exception):
@@ -58,9 +66,10 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What the command line asked for."""
+    """What the command line asked for; without an `engine` it is the shipped one, on CT."""
 
     folder: Path | None
+    engine: Path | None = None
     data_dir: Path | None
     output: Path
 
@@ -125,7 +134,9 @@ class Demo:
 
     def _settings(self) -> Settings:
         rules = self._folder / "rules.toml"
-        rules.write_text(RULES, encoding="utf-8")
+        package = None if self._options.engine is None else load_package(self._options.engine)
+        name, modality = (ENGINE, EVERY_CT) if package is None else (package.name, EVERY_SERIES)
+        rules.write_text(RULES.format(engine=name, modality=modality), encoding="utf-8")
         return Settings.model_validate(
             {
                 "node": {
@@ -148,8 +159,10 @@ class Demo:
                         "port": self._pacs.port,
                         "ae_title": "PACS",
                         "calling_ae_title": "WETREAD",
+                        **({} if package is None else {"profile": "full"}),
                     }
                 },
+                "engines": {"folders": [] if package is None else [str(package.folder.parent)]},
                 "completion": {"quiet_seconds": 1.0, "sweep_seconds": 0.3},
                 "admin": {"enabled": True, "host": "127.0.0.1", "port": 0},
                 "rules": {"file": str(rules)},
@@ -272,13 +285,21 @@ class Demo:
         files: dict[str, Path] = {}
         for outcome in outcomes:
             sources = outcome.progress.study.paths()
+            writers = Counter(result.writer for result in outcome.results)
+            several = {name for name, made in writers.items() if made > 1}
             for result in outcome.results:
                 if result.sop_instance_uid not in held:
                     continue
                 name = f"{outcome.progress.study.name}-{result.writer}-{result.job_id}"
+                count = sum(path.name.startswith(f"{name}-") for path in files.values())
+                if result.writer in several:
+                    name = f"{name}-{count + 1:03}"
                 target = self._options.output / f"{name}.dcm"
                 shutil.copyfile(held[result.sop_instance_uid], target)
                 files[result.sop_instance_uid] = target.resolve()
+                picture = target.with_suffix(".png")
                 if result.sop_class_uid == SEGMENTATION:
-                    overlay(target, sources, self._options.output / f"{name}.png")
+                    overlay(target, sources, picture)
+                elif result.sop_class_uid == SECONDARY_CAPTURE:
+                    Image.fromarray(dcmread(target).pixel_array).save(picture)
         return files

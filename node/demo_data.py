@@ -48,7 +48,7 @@ class DemoStudy:
     @property
     def study_instance_uid(self) -> str:
         """Return the study's UID, as its first file gives it."""
-        return str(dcmread(self.files[0], stop_before_pixels=True).StudyInstanceUID)
+        return str(dcmread(self.files[0], stop_before_pixels=True).get("StudyInstanceUID", ""))
 
     def outgoing(self) -> list[Outgoing]:
         """Return the files as a sender needs them."""
@@ -82,21 +82,23 @@ def demo_studies(work: Path) -> list[DemoStudy]:
 
 
 def folder_study(folder: Path) -> list[DemoStudy]:
-    """Return the studies in a folder of DICOM files, by Study Instance UID."""
+    """Return the studies in a folder of DICOM files, by Study Instance UID.
+
+    Files that name no study are one of their own: the node says what is wrong with it.
+    """
     by_study: dict[str, list[Path]] = {}
     for item in dicom_files(folder).files:
         uid = str(dcmread(item.path, stop_before_pixels=True).get("StudyInstanceUID", ""))
-        if uid:
-            by_study.setdefault(uid, []).append(item.path)
+        by_study.setdefault(uid, []).append(item.path)
     return [
         DemoStudy(
             name=f"study-{number}",
-            description=f"{len(files)} files",
+            description=f"{len(files)} files" if uid else f"{len(files)} files of no study",
             source=str(folder),
             genuine=False,
             files=tuple(files),
         )
-        for number, files in enumerate(by_study.values(), start=1)
+        for number, (uid, files) in enumerate(by_study.items(), start=1)
     ]
 
 

@@ -17,6 +17,7 @@ from pydicom.pixels.processing import apply_modality_lut
 Rgb: TypeAlias = npt.NDArray[np.uint8]
 WINDOW_CENTRE: Final = 40.0  # HU, soft tissue
 WINDOW_WIDTH: Final = 400.0
+BRIGHTEST: Final = 99.5  # percentile
 OPACITY: Final = 0.45
 PANELS: Final = 3
 LEGEND_ROW: Final = 18
@@ -81,7 +82,8 @@ def _frames(dataset: Dataset) -> list[_SegmentFrame]:
     orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
     normal = np.cross(orientation[:3], orientation[3:])
     frames = []
-    for group, mask in zip(dataset.PerFrameFunctionalGroupsSequence, masks, strict=True):
+    for own, mask in zip(dataset.PerFrameFunctionalGroupsSequence, masks, strict=True):
+        group = Dataset({**shared, **own})  # what is equal in all frames stands with none of them
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
         numbers = source.get("ReferencedFrameNumber", 1)
         frames.append(
@@ -96,6 +98,14 @@ def _frames(dataset: Dataset) -> list[_SegmentFrame]:
     return frames
 
 
+def _window(values: npt.NDArray[np.float64], dataset: Dataset) -> tuple[float, float]:
+    """Return what is black and what is white: soft tissue in CT, else all but the brightest."""
+    if dataset.get("Modality") == "CT":
+        return WINDOW_CENTRE - WINDOW_WIDTH / 2, WINDOW_CENTRE + WINDOW_WIDTH / 2
+    low, high = float(values.min()), float(np.percentile(values, BRIGHTEST))
+    return low, max(high, low + 1)
+
+
 def _panel(
     source: Path,
     frame_number: int,
@@ -106,9 +116,9 @@ def _panel(
     pixels = dataset.pixel_array
     if pixels.ndim == 3:  # noqa: PLR2004 - a multi-frame image
         pixels = pixels[frame_number - 1]
-    hounsfield = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
-    low = WINDOW_CENTRE - WINDOW_WIDTH / 2
-    grey = np.clip((hounsfield - low) / WINDOW_WIDTH, 0, 1) * 255
+    values = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
+    low, high = _window(values, dataset)
+    grey = np.clip((values - low) / (high - low), 0, 1) * 255
     image = np.repeat(grey[..., np.newaxis], 3, axis=2)
     for member in members:
         colour = np.array(colours[member.segment], dtype=np.float64)

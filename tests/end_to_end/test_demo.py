@@ -15,6 +15,7 @@ from pydicom import dcmread
 from node import demo_data
 from node.demo_data import demo_studies, folder_study
 from node.demo_pictures import cielab_to_srgb
+from tests.end_to_end.packages import copy_package
 from tests.factories import make_ct_series
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,20 @@ def test_folder_is_sent_through_and_told_as_json_with_pictures(tmp_path: Path) -
     assert all(dcmread(result["path"]).SOPInstanceUID for result in report["results"])
     (picture,) = (tmp_path / "out").glob("*.png")
     assert np.asarray(Image.open(picture)).std() > 10
+
+
+def test_an_engine_of_ones_own_is_tried_on_a_folder_with_every_picture(tmp_path: Path) -> None:
+    make_ct_series(tmp_path / "in", slices=6, rows=64, columns=64)
+    package = copy_package(tmp_path / "engines" / "mine", name="mine")
+    output = tmp_path / "out"
+    done = demo("--input", tmp_path / "in", "--engine", package, "--output", output, "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert [(job["engine"], job["state"]) for job in report["jobs"]] == [("mine", "succeeded")]
+    drawn = sorted(path.name for path in output.glob("study-1-secondary_capture-*.png"))
+    captures = sorted(path.stem for path in output.glob("study-1-secondary_capture-*.dcm"))
+    assert len(drawn) == len(captures) > 1
+    assert all(np.asarray(Image.open(output / name)).ndim == 3 for name in drawn)
 
 
 def test_folder_without_dicom_ends_with_status_2_and_says_so(tmp_path: Path) -> None:
