@@ -202,6 +202,8 @@ class Sandbox:
             selector.register(fd, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 call.check()
+                if self._closed:  # it may have been before there was a process to end
+                    raise SandboxCancelled("the sandbox was closed")
                 if not selector.select(TICK_SECONDS):
                     continue
                 chunk = os.read(fd, 1 << 20)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 from pydicom import dcmread
@@ -24,6 +25,13 @@ def url() -> Iterator[str]:
         yield server.create("wetread")
     finally:
         server.stop()
+
+
+def caught_by(pid: int) -> set[int]:
+    """Return the signals that a process has a handler for (`proc(5)`, SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return {number + 1 for number in range(64) if mask >> number & 1}
 
 
 def wetread(node: NodeProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +67,7 @@ def test_node_and_a_separate_worker_read_studies_over_postgresql(url: str, tmp_p
                 stderr=subprocess.DEVNULL,
             ) as worker,
         ):
+            wait_until(lambda: SIGTERM in caught_by(worker.pid), "the worker ends when told to")
             for files in studies:
                 storescu(node.port, files)
             for uid in uids:
@@ -70,7 +79,7 @@ def test_node_and_a_separate_worker_read_studies_over_postgresql(url: str, tmp_p
             finally:
                 stores.database.close()
             assert [job.state for job in jobs] == [JobState.SUCCEEDED] * 2
-            wait_until(lambda: worker.poll() is None, "the worker still runs", 1)
+            assert worker.poll() is None, "the worker still runs"
             worker.terminate()
             assert worker.wait(30) == 0
         assert sum(study.count for study in pacs.listing()) == 6

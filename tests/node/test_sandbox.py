@@ -194,13 +194,37 @@ def test_closing_ends_a_call_in_another_thread(pause: float, fifo: Path) -> None
     thread = threading.Thread(target=ask)
     thread.start()
     time.sleep(pause)
+    began = time.monotonic()
     box.close()
     thread.join(10)
+    assert time.monotonic() - began < PATIENT.hard / 2
     assert not thread.is_alive()
     assert len(ended) == 1
     assert box.pid is None
     with pytest.raises(SandboxCancelled):
         box.call("read_values", question(fifo), deadlines=PATIENT)
+
+
+def test_closing_ends_a_call_that_has_no_process_yet(
+    fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call looked whether the sandbox was closed just before it was."""
+    box = Sandbox(memory_mib=4096)
+    alive = box._alive
+    closing = threading.Thread(target=box.close)
+
+    def late() -> subprocess.Popen[bytes]:
+        closing.start()
+        while not box._closed:
+            time.sleep(0.001)
+        return alive()
+
+    monkeypatch.setattr(box, "_alive", late)
+    with pytest.raises(SandboxCancelled):
+        box.call("read_values", question(fifo), deadlines=PATIENT)
+    closing.join(10)
+    assert not closing.is_alive()
+    assert box.pid is None
 
 
 def test_a_child_keeps_the_memory_that_it_frees() -> None:
