@@ -118,7 +118,7 @@ class Plan:
                 self._notes = (*self._notes, f"Not shown: {name}: {error}.")
                 continue
             yield Planned(
-                title=f"{name[0].upper()}{name[1:]} - {when(self._context)}",
+                title=f"{name[0].upper()}{name[1:]} - {wording.when(self._context)}",
                 frame=frame,
                 header=header,
                 marks=marker.on(index),
@@ -137,7 +137,7 @@ def told(context: ResultContext) -> list[str]:
         found = wording.reason(outcome)
     else:
         found = wording.findings(outcome, context)
-    return [*wording.summary(context), *found, *wording.procedure(context), when(context)]
+    return [*wording.summary(context), *found, *wording.procedure(context)]
 
 
 class Plans:
@@ -166,12 +166,6 @@ class PictureWriter(ResultWriter):
     def handles(self, outcome: Outcome) -> bool:  # noqa: ARG002  # it carries every outcome
         """Take every outcome: the card says findings, nothing found, or why not analysed."""
         return True
-
-
-def when(context: ResultContext) -> str:
-    """Say when the job was made, and for which state of the study (VIEW-03)."""
-    made = context.created.strftime("%Y-%m-%d %H:%M %Z").strip()
-    return f"Made {made}, revision {context.generation} of the study"
 
 
 def matrix_of(header: Dataset) -> tuple[int, int]:

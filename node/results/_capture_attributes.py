@@ -25,7 +25,7 @@ LOSSY: Final = (
 )
 DIRECTIONS: Final = (("L", "R"), ("P", "A"), ("H", "F"))
 """What a positive and a negative component of a vector point to (PS3.3 C.7.6.1.1.1)."""
-SOURCE: Final = CodedConcept("121322", "DCM", "Source Image for Image Processing Operation")
+SOURCE: Final = CodedConcept("121322", "DCM", "Source image for image processing operation")
 SMALL: Final = 0.1
 """A component of a direction that is not told."""
 COSINES: Final = 6

@@ -68,8 +68,15 @@ def procedure(context: ResultContext) -> list[str]:
         f"Intended use: {engine.intended_use}",
         f"Run by {device.model} {device.software_version} at station {device.station_name},"
         f" rule {context.rule} (revision {context.rule_revision}).",
+        f"{when(context)}.",
     ]
     return [_sentence(line) for line in lines]
+
+
+def when(context: ResultContext) -> str:
+    """Say when the job was made, and for which state of the study (VIEW-03)."""
+    made = context.created.strftime("%Y-%m-%d %H:%M %Z").strip()
+    return f"Made {made}, revision {context.generation} of the study"
 
 
 def _verdict(context: ResultContext) -> Iterator[str]:

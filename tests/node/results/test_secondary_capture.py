@@ -15,7 +15,7 @@ from pydicom.uid import UID
 
 from engines.findings import Analysis
 from node.interfaces import NoSourceImages, ResultContext, ResultError, ResultWriter
-from node.results._capture import PICTURES
+from node.results._capture import PICTURES, told
 from node.results.multiframe_capture import MultiframeCaptureWriter
 from node.results.secondary_capture import SecondaryCaptureWriter
 from tests.node.results.awkward import AWKWARD, awkward_series
@@ -96,6 +96,31 @@ def test_obj_20_what_is_burned_in_is_said(tmp_path: Path) -> None:
         assert "unverified" in item.DerivationDescription
         for source in item.get("SourceImageSequence", ()):
             assert source.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+
+
+def test_obj_20_no_name_of_a_patient_is_burned_in(tmp_path: Path) -> None:
+    """Another patient, and the same words in the same places."""
+
+    def other(dataset: Dataset, _: int) -> None:
+        dataset.PatientName, dataset.PatientID = "Somebody^Else", "OTHER-7"
+
+    one = pictures(on_ct(tmp_path / "one"), tmp_path / "one")
+    two = pictures(on_ct(tmp_path / "two", other), tmp_path / "two")
+    assert one[0].PatientName != two[0].PatientName
+    for first, second in zip(one, two, strict=True):
+        assert np.array_equal(first.pixel_array, second.pixel_array)
+
+
+def test_view_03_the_card_says_by_what_on_what_and_when(tmp_path: Path) -> None:
+    """What is on it cannot be read back: these are the words that are drawn."""
+    words = told(on_ct(tmp_path))
+    assert words[0] == "AI RESULT - PRELIMINARY - NOT VERIFIED BY A PHYSICIAN."
+    for said in (
+        'Analysed: CT series 1 "Synthetic body", 6 instances.',
+        f"Engine: lung-seg 1.2.0, package SHA-256 {'ab' * 32}.",
+        "Made 2026-01-02 03:04 UTC, revision 1 of the study.",
+    ):
+        assert said in words
 
 
 def test_outlines_lie_around_the_masks(tmp_path: Path) -> None:

@@ -70,14 +70,17 @@ def test_findings_are_told_with_their_values_and_limits(headers: Headers, tmp_pa
     ]
 
 
-def test_what_was_analysed_and_by_what_is_told(headers: Headers, tmp_path: Path) -> None:
+def test_what_was_analysed_by_what_and_when_is_told(headers: Headers, tmp_path: Path) -> None:
+    """VIEW-03: and that nobody verified it stands above all else."""
     said = sections(report_on(context(headers, analysis(headers)), tmp_path))
     assert said["Current Procedure Descriptions"] == [
         'Analysed: CT series 1 "Synthetic body", 6 instances.',
         f"Engine: lung-seg 1.2.0, package SHA-256 {'ab' * 32}.",
         "Intended use: Research on lung volumes",
         "Run by wetread 0.1.0 at station WETREAD1, rule lungs (revision 3).",
+        "Made 2026-01-02 03:04 UTC, revision 1 of the study.",
     ]
+    assert said["Summary"][0] == "AI RESULT - PRELIMINARY - NOT VERIFIED BY A PHYSICIAN."
 
 
 def test_nothing_found_is_told_with_what_was_sought(headers: Headers, tmp_path: Path) -> None:
@@ -89,6 +92,7 @@ def test_nothing_found_is_told_with_what_was_sought(headers: Headers, tmp_path: 
 def test_a_refusal_is_told_with_its_code_and_is_no_negative(
     headers: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-13, OBJ-19."""
     report = report_on(context(headers, refusal()), tmp_path)
     said = sections(report)
     assert said["Summary"][1] == "NOT ANALYSED: Slices are missing."
