@@ -65,7 +65,7 @@ def groups_of(path: Path) -> Groups:
 def test_a_box_bounds_the_segment_on_the_slice_where_it_is_largest(
     headers: Headers, tmp_path: Path
 ) -> None:
-    """SR-04: a closed rectangle along the outer edges of the outermost pixels, of five points."""
+    """OBJ-18, SR-04: a closed rectangle of five points, along the edges of the outermost pixels."""
     [path] = save(BoxReportWriter(), context(headers, nodule(headers)), tmp_path)
     [group] = groups_of(path)
     assert group.roi is not None

@@ -59,6 +59,8 @@ def test_each_image_has_a_group_for_all_that_was_sought(headers: Headers, tmp_pa
 
 
 def test_every_group_has_a_tracking_uid_of_its_own_which_a_re_run_keeps(headers: Headers) -> None:
+    """OBJ-17."""
+
     def tracked(generation: int) -> list[str]:
         made = context(headers, image_analysis(headers), generation=generation)
         (dataset,) = ClassificationReportWriter().write(made)

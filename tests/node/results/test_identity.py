@@ -47,6 +47,7 @@ def digests(headers: Headers, folder: Path) -> dict[str, str]:
 def test_a_second_run_in_another_process_makes_the_same_bytes(
     headers: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-07: nothing is taken from the clock."""
     here = digests(headers, tmp_path / "here")
     program = (
         "import pathlib, sys, tests.node.results.test_identity as t, "
@@ -119,6 +120,7 @@ def test_a_job_keeps_its_series_whichever_of_its_sources_the_outcome_names(
 
 
 def test_a_finding_is_tracked_over_re_runs_and_engine_versions(headers: Headers) -> None:
+    """OBJ-17."""
     outcome = analysis(headers)
     first = context(headers, outcome)
     newer = replace(first, generation=4, engine=replace(first.engine, version="9", digest="00"))

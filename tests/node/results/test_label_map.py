@@ -190,6 +190,7 @@ def swap_the_segments(dataset: Dataset) -> None:
 def test_the_check_before_sending_catches(
     damage: Callable[[Dataset], None], fault: str, headers: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-22."""
     made = context(headers, labelled(headers))
     dataset = write(made, tmp_path / "map.dcm")
     damage(dataset)

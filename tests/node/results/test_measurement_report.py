@@ -52,6 +52,7 @@ def with_segmentation(made: ResultContext) -> ResultContext:
 def test_each_segment_has_a_group_with_its_numbers_and_the_same_tracking_as_the_seg(
     headers: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-16, OBJ-17."""
     outcome = analysis(headers)
     paths = save_all(context(headers, outcome), tmp_path)
     segmentation = pydicom.dcmread(paths["segmentation"])
@@ -108,6 +109,7 @@ def test_numbers_and_library_name_the_frame_of_an_enhanced_instance(
 
 
 def test_evidence_holds_every_source_and_the_segmentation(headers: Headers, tmp_path: Path) -> None:
+    """OBJ-11."""
     paths = save_all(context(headers, analysis(headers)), tmp_path)
     listed = {uid for _, _, uid, _ in srread(paths["measurement_report"]).get_evidence(True)}
     segmentation = pydicom.dcmread(paths["segmentation"], stop_before_pixels=True)
@@ -117,6 +119,7 @@ def test_evidence_holds_every_source_and_the_segmentation(headers: Headers, tmp_
 def test_the_report_is_preliminary_unverified_and_by_a_device(
     headers: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-13, OBJ-14."""
     report = pydicom.dcmread(
         save_all(context(headers, analysis(headers)), tmp_path)["measurement_report"]
     )
@@ -144,6 +147,7 @@ def test_nothing_found_says_absent_for_each_concept_that_was_sought(
 def test_a_segment_without_voxels_makes_the_report_partial(
     headers: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-13."""
     outcome = analysis(headers)
     empty = segment("empty", np.zeros(grid_of(headers).shape, dtype=np.bool_), measurements=())
     outcome = replace(outcome, findings=(*outcome.findings, empty))
@@ -198,6 +202,7 @@ def test_a_value_that_is_no_number_is_refused(headers: Headers) -> None:
 
 
 def test_a_report_that_points_at_something_that_is_no_evidence_is_refused(headers: Headers) -> None:
+    """OBJ-11."""
     outcome = analysis(headers)
     made = with_segmentation(context(headers, outcome))
     with pytest.raises(ResultError, match="OBJ-1"):
@@ -305,6 +310,7 @@ def observed(report: Dataset, code: str) -> list[str]:
 def test_the_check_before_sending_catches(
     damage: Callable[[Dataset], None], fault: str, headers: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-11, OBJ-13, OBJ-22."""
     made = with_segmentation(context(headers, analysis(headers)))
     (dataset,) = MeasurementReportWriter().write(made)
     dataset.save_as(tmp_path / "sr.dcm", enforce_file_format=True)

@@ -229,6 +229,21 @@ def test_obj_03_awkward_headers_make_valid_states(name: str, tmp_path: Path) -> 
         assert not faults
 
 
+@pytest.mark.parametrize(
+    "lost", ["WindowWidth", "WindowCenter", "RescaleSlope", "RescaleIntercept"]
+)
+def test_obj_03_half_of_a_pair_makes_a_whole_one_or_none(lost: str, tmp_path: Path) -> None:
+    """A window without its width, a slope without its intercept: neither may be copied so."""
+
+    def halve(dataset: Dataset, _: int) -> None:
+        delattr(dataset, lost)
+
+    state = only(on_ct(tmp_path, halve), tmp_path)
+    for voi in state.get("SoftcopyVOILUTSequence", ()):
+        assert ("WindowCenter" in voi) == ("WindowWidth" in voi)
+    assert ("RescaleSlope" in state) == ("RescaleIntercept" in state)
+
+
 def test_val_04_a_state_agrees_with_its_sources(tmp_path: Path) -> None:
     paths = save(PresentationStateWriter(), on_ct(tmp_path), tmp_path / "out")
     assert "ContentDate" not in pydicom.dcmread(paths[0])

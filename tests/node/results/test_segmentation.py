@@ -152,6 +152,7 @@ def test_frames_of_an_enhanced_instance_are_referred_to_by_number(
 def test_every_source_instance_is_listed_even_where_nothing_is_drawn(
     axial: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-10."""
     dataset = write(context(axial, analysis(axial)), tmp_path / "seg.dcm")
     listed = dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     assert [i.ReferencedSOPInstanceUID for i in listed] == [h.SOPInstanceUID for h in axial]
@@ -180,6 +181,7 @@ def test_a_single_slice_of_unknown_thickness_is_told_in_text_only(tmp_path: Path
 def test_segments_carry_code_side_colour_algorithm_and_tracking(
     axial: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-15, OBJ-16."""
     write(context(axial, analysis(axial)), tmp_path / "seg.dcm")
     first = segread(tmp_path / "seg.dcm").SegmentSequence[0]
     region = first.AnatomicRegionSequence[0]
@@ -331,6 +333,7 @@ def lose_an_attribute(dataset: Dataset) -> None:
 def test_the_check_before_sending_catches(
     damage: Callable[[Dataset], None], fault: str, axial: Headers, tmp_path: Path
 ) -> None:
+    """OBJ-10, OBJ-22."""
     made = context(axial, analysis(axial))
     write(made, tmp_path / "seg.dcm")
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")

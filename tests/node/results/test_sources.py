@@ -19,6 +19,7 @@ def text_report_of(headers: Headers, folder: Path) -> Dataset:
 def test_awkward_headers_give_every_object_and_pass_its_own_check(
     name: str, tmp_path: Path
 ) -> None:
+    """OBJ-03: whatever hospitals send."""
     headers = awkward_series(tmp_path / "source", name)
     assert set(save_all(context(headers, analysis(headers)), tmp_path / "out")) == {
         "segmentation",
@@ -30,6 +31,7 @@ def test_awkward_headers_give_every_object_and_pass_its_own_check(
 
 
 def test_patient_and_study_are_copied_as_they_came(tmp_path: Path) -> None:
+    """OBJ-01."""
     headers = awkward_series(tmp_path / "source", "private and nested")
     report = text_report_of(headers, tmp_path)
     for keyword in (*TYPE_2, "StudyInstanceUID", "StudyDescription", "IssuerOfPatientID"):
@@ -58,12 +60,14 @@ def test_a_clinical_trial_is_copied_with_what_it_has_to_name(tmp_path: Path) -> 
 
 
 def test_absent_attributes_stay_unknown(tmp_path: Path) -> None:
+    """OBJ-01, OBJ-03: nothing is invented."""
     report = text_report_of(awkward_series(tmp_path / "source", "no Type 2 attributes"), tmp_path)
     for keyword in TYPE_2:
         assert report[keyword].is_empty
 
 
 def test_a_japanese_name_arrives_in_all_three_writings(tmp_path: Path) -> None:
+    """OBJ-03, OBJ-04."""
     report = text_report_of(awkward_series(tmp_path / "source", "ISO 2022 IR 87"), tmp_path)
     assert report.SpecificCharacterSet == "ISO_IR 192"
     assert str(report.PatientName) == JAPANESE
@@ -71,6 +75,7 @@ def test_a_japanese_name_arrives_in_all_three_writings(tmp_path: Path) -> None:
 
 
 def test_sex_that_is_none_of_the_enumerated_values_becomes_empty(tmp_path: Path) -> None:
+    """OBJ-03."""
     report = text_report_of(awkward_series(tmp_path / "source", "Patient's Sex U"), tmp_path)
     assert report.PatientSex == ""
 
@@ -94,6 +99,7 @@ def test_dates_that_are_none_are_left_out(tmp_path: Path) -> None:
 
 
 def test_times_are_told_in_the_offset_of_the_source(tmp_path: Path) -> None:
+    """OBJ-08."""
     report = text_report_of(awkward_series(tmp_path / "source", "private and nested"), tmp_path)
     assert report.TimezoneOffsetFromUTC == "-0500"
     assert (report.ContentDate, report.ContentTime) == ("20260101", "220405.000000")

@@ -101,6 +101,7 @@ def test_reports_on_frames_and_in_japanese_follow_their_templates(tmp_path: Path
 
 
 def test_source_results_and_re_run_agree_on_patient_study_and_series(tmp_path: Path) -> None:
+    """OBJ-01, OBJ-07: dicom3tools compares them."""
     headers = series(tmp_path / "source")
     first = context(headers, analysis(headers))
     earlier = tuple(
