@@ -1,8 +1,11 @@
-"""Which segments of an analysis can be drawn, and where they are largest."""
+"""Which segments of an analysis can be drawn, whether they overlap, where they are largest."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 from engines.findings import Analysis, Segment
 from engines.images import Grid
@@ -44,3 +47,33 @@ def slice_depth(grid: Grid) -> float | None:
 def largest_slice(segment: Segment) -> int:
     """Return the index of the slice with most voxels of the segment."""
     return int(np.argmax(segment.by_slice))
+
+
+def overlap(segments: Sequence[Segment]) -> bool:
+    """Say whether any voxel belongs to two segments (PS3.3 C.8.20.2); in one array none can."""
+    by_array: dict[int, list[Segment]] = {}
+    for segment in segments:
+        by_array.setdefault(id(segment.labels), []).append(segment)
+    groups = list(by_array.values())
+    if any(len({item.value for item in group}) < len(group) for group in groups):
+        return True
+    filled = sum((_slices_of(group).astype(int) for group in groups), start=np.zeros(1, int))
+    return any(_share_a_voxel(groups, int(index)) for index in np.flatnonzero(filled > 1))
+
+
+def _slices_of(group: Sequence[Segment]) -> npt.NDArray[np.bool_]:
+    """Return on which slices segments have voxels: bool [slice]."""
+    return np.asarray(np.any([item.by_slice > 0 for item in group], axis=0))
+
+
+def _share_a_voxel(groups: Sequence[Sequence[Segment]], index: int) -> bool:
+    """Say whether segments of different arrays have a voxel of a slice in common."""
+    seen = np.zeros(groups[0][0].labels.shape[1:], np.bool_)
+    for group in groups:
+        wanted = np.zeros(256, np.bool_)
+        wanted[[item.value for item in group]] = True
+        here = wanted[group[0].labels[index]]
+        if (seen & here).any():
+            return True
+        seen |= here
+    return False

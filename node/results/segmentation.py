@@ -14,7 +14,7 @@ from node.results._frame_bits import packed_bits
 from node.results._segmentation_check import compare_with_outcome
 from node.results._segmentation_frames import frames_of
 from node.results._segmentation_object import analysis_of, object_with_frames, place_on_grid
-from node.results._segments import drawn_segments
+from node.results._segments import drawn_segments, overlap
 
 SERIES_NUMBER: Final = 9001
 
@@ -35,6 +35,7 @@ class SegmentationWriter(ResultWriter):
             place = place_on_grid(context, self.name, SERIES_NUMBER, "segmentation")
             segments = drawn_segments(analysis_of(context))
             dataset, ordered = object_with_frames(context, place, frames_of(segments))
+            dataset.SegmentsOverlap = "YES" if overlap(segments) else "NO"
             places = [(frame.segment, frame.slice) for frame in ordered]
             dataset.add_new("PixelData", "OB", packed_bits(segments, places))
         return (dataset,)

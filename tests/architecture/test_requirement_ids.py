@@ -30,10 +30,13 @@ IMAGES: Final = (
 """Where voxels lie, what pixels mean, and tiled images of slides."""
 IDENTITY: Final = tuple(f"UID-{number:02}" for number in range(1, 9))
 """Identity of results, re-runs, and what supersedes or withdraws them."""
-RESULTS: Final = (*(f"OBJ-{number:02}" for number in range(1, 23)),)
-"""What result objects have in common."""
+RESULTS: Final = (
+    *(f"OBJ-{number:02}" for number in range(1, 23)),
+    *(f"SEG-{number:02}" for number in range(1, 14)),
+)
+"""What result objects have in common, and segmentations."""
 REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES, *IDENTITY, *RESULTS)
-FAMILIES: Final = "NET|GEO|PIX|WSM|UID|OBJ"
+FAMILIES: Final = "NET|GEO|PIX|WSM|UID|OBJ|SEG"
 NAME: Final = re.compile(rf"\b(?:T[0-9]{{2}}|(?:{FAMILIES})-[0-9]{{2}}|0x[0-9A-F]{{4}})\b")
 IN_A_NAME: Final = re.compile(rf"_({FAMILIES.lower()})_([0-9]{{2}})(?=_)")
 IN_PART: Final = " (in part)"

@@ -136,6 +136,7 @@ def test_each_public_file_is_one_writer() -> None:
 
 
 def test_pictures_and_documents_are_made_only_where_they_are_asked_for() -> None:
+    """SEG-10: nor label maps."""
     writers = discover(node.results, ResultWriter)  # type: ignore[type-abstract]  # plugin base
     assert sorted(name for name, writer in writers.items() if writer.by_default) == [
         "bulk_annotations",

@@ -65,6 +65,7 @@ def headers(tmp_path: Path) -> Headers:
 
 
 def test_another_library_finds_every_voxel_in_its_slice(headers: Headers, tmp_path: Path) -> None:
+    """SEG-10."""
     outcome = labelled(headers)
     write(context(headers, outcome), tmp_path / "map.dcm")
     read = segread(tmp_path / "map.dcm")
@@ -90,6 +91,7 @@ def test_the_validator_knows_no_label_maps_and_finds_nothing_else(
 def test_segments_are_those_of_the_binary_object_and_no_background(
     headers: Headers, tmp_path: Path
 ) -> None:
+    """SEG-10: viewers take the first item to be segment 1."""
     made = context(headers, labelled(headers))
     written = write(made, tmp_path / "map.dcm")
     (binary,) = SegmentationWriter().write(made)

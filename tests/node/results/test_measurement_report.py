@@ -133,6 +133,7 @@ def test_the_report_is_preliminary_unverified_and_by_a_device(
 def test_nothing_found_says_absent_for_each_concept_that_was_sought(
     headers: Headers, tmp_path: Path
 ) -> None:
+    """SEG-04, SR-08: and there is no empty segmentation."""
     paths = save_all(context(headers, nothing_found(headers)), tmp_path)
     assert set(paths) == {"measurement_report", "text_report"}
     groups = read(paths["measurement_report"]).get_image_measurement_groups()

@@ -66,6 +66,7 @@ def axial(tmp_path: Path) -> Headers:
 def test_another_toolkit_finds_every_voxel_where_the_engine_put_it(
     name: str, overlap: bool, tmp_path: Path
 ) -> None:
+    """SEG-02, SEG-12: in any orientation, with 130 columns too."""
     outcome = analysis(series(tmp_path / "source", **GEOMETRIES[name]), overlap=overlap)
     made = context(series(tmp_path / "source", **GEOMETRIES[name]), outcome)
     dataset = write(made, tmp_path / "seg.dcm")
@@ -116,6 +117,7 @@ def test_instance_numbers_in_another_order_than_the_slices_change_nothing(tmp_pa
 
 
 def test_sheared_and_irregular_stacks_keep_the_places_of_their_images(tmp_path: Path) -> None:
+    """SEG-07, SEG-08: and claim no distance of slices that would not hold."""
     for name, options in {
         "tilted": CtOptions(tilt_degrees=15.0),
         "gap": CtOptions(missing=(2,)),
@@ -152,7 +154,7 @@ def test_frames_of_an_enhanced_instance_are_referred_to_by_number(
 def test_every_source_instance_is_listed_even_where_nothing_is_drawn(
     axial: Headers, tmp_path: Path
 ) -> None:
-    """OBJ-10."""
+    """OBJ-10, SEG-03."""
     dataset = write(context(axial, analysis(axial)), tmp_path / "seg.dcm")
     listed = dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     assert [i.ReferencedSOPInstanceUID for i in listed] == [h.SOPInstanceUID for h in axial]
@@ -181,7 +183,7 @@ def test_a_single_slice_of_unknown_thickness_is_told_in_text_only(tmp_path: Path
 def test_segments_carry_code_side_colour_algorithm_and_tracking(
     axial: Headers, tmp_path: Path
 ) -> None:
-    """OBJ-15, OBJ-16."""
+    """OBJ-15, OBJ-16, SEG-05, SEG-06."""
     write(context(axial, analysis(axial)), tmp_path / "seg.dcm")
     first = segread(tmp_path / "seg.dcm").SegmentSequence[0]
     region = first.AnatomicRegionSequence[0]
@@ -217,6 +219,7 @@ def test_lossy_sources_make_a_lossy_segmentation(axial: Headers, tmp_path: Path)
 
 
 def test_only_an_analysis_with_voxels_has_a_segmentation(axial: Headers) -> None:
+    """SEG-04."""
     writer = SegmentationWriter()
     empty = segment("empty", np.zeros(grid_of(axial).shape, dtype=np.bool_))
     assert writer.handles(analysis(axial))
@@ -226,6 +229,7 @@ def test_only_an_analysis_with_voxels_has_a_segmentation(axial: Headers) -> None
 
 
 def test_a_mask_off_the_grid_is_refused(axial: Headers) -> None:
+    """SEG-02."""
     outcome = analysis(axial)
     small = segment("small", outcome.findings[0].mask[:, :-1])
     with pytest.raises(ResultError, match="source grid"):
@@ -240,6 +244,7 @@ def test_two_segments_with_one_key_are_refused(axial: Headers) -> None:
 
 
 def test_a_grid_of_two_series_is_refused(axial: Headers) -> None:
+    """SEG-13."""
     outcome = analysis(axial)
     strange = replace(outcome.sources[0], series_instance_uid="1.2.3")
     outcome = replace(outcome, sources=(strange, *outcome.sources[1:]))
