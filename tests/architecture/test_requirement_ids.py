@@ -33,10 +33,12 @@ IDENTITY: Final = tuple(f"UID-{number:02}" for number in range(1, 9))
 RESULTS: Final = (
     *(f"OBJ-{number:02}" for number in range(1, 23)),
     *(f"SEG-{number:02}" for number in range(1, 14)),
+    *(f"SR-{number:02}" for number in range(1, 9)),
+    *("PR-01", "SC-01", "KO-01", "PM-01"),
 )
-"""What result objects have in common, and segmentations."""
+"""What result objects have in common; segmentations, reports, marks, pictures, maps."""
 REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES, *IDENTITY, *RESULTS)
-FAMILIES: Final = "NET|GEO|PIX|WSM|UID|OBJ|SEG"
+FAMILIES: Final = "NET|GEO|PIX|WSM|UID|OBJ|SEG|SR|PR|SC|KO|PM"
 NAME: Final = re.compile(rf"\b(?:T[0-9]{{2}}|(?:{FAMILIES})-[0-9]{{2}}|0x[0-9A-F]{{4}})\b")
 IN_A_NAME: Final = re.compile(rf"_({FAMILIES.lower()})_([0-9]{{2}})(?=_)")
 IN_PART: Final = " (in part)"

@@ -112,6 +112,7 @@ def test_the_text_says_what_was_found_where(headers: Headers, tmp_path: Path) ->
 
 
 def test_nothing_found_is_said_to_be_absent(headers: Headers, tmp_path: Path) -> None:
+    """SR-08."""
     nothing = replace(image_analysis(headers), findings=())
     paths = save_all(context(headers, nothing), tmp_path)
     report = srread(paths["classification_report"]).content

@@ -51,6 +51,7 @@ def test_ko_01_images_have_no_concept_name(tmp_path: Path) -> None:
 
 
 def test_the_description_says_whose_choice_it_is_and_what_was_found(tmp_path: Path) -> None:
+    """KO-01."""
     document = only(on_radiograph(tmp_path), tmp_path)
     (text,) = [item.TextValue for item in document.ContentSequence if item.ValueType == "TEXT"][-1:]
     assert text == (

@@ -170,6 +170,7 @@ def test_a_classification_is_written_on_its_image(tmp_path: Path) -> None:
 
 
 def test_an_image_in_colours_gets_a_color_softcopy_presentation_state(tmp_path: Path) -> None:
+    """PR-01."""
     state = only(on_cine(tmp_path), tmp_path)
     assert state.SOPClassUID == ColorSoftcopyPresentationStateStorage
     assert state.ICCProfile[36:40] == b"acsp"

@@ -208,6 +208,7 @@ def test_captures_agree_with_their_sources(writer: ResultWriter, tmp_path: Path)
 
 
 def test_the_frames_of_one_object_are_the_pictures_of_the_series(tmp_path: Path) -> None:
+    """SC-01."""
     made = on_enhanced(tmp_path)
     single = np.stack([item.pixel_array for item in pictures(made, tmp_path)])
     (path,) = save(MultiframeCaptureWriter(), made, tmp_path / "multi")

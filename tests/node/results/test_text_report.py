@@ -92,7 +92,7 @@ def test_nothing_found_is_told_with_what_was_sought(headers: Headers, tmp_path: 
 def test_a_refusal_is_told_with_its_code_and_is_no_negative(
     headers: Headers, tmp_path: Path
 ) -> None:
-    """OBJ-13, OBJ-19."""
+    """OBJ-13, OBJ-19, SR-08."""
     report = report_on(context(headers, refusal()), tmp_path)
     said = sections(report)
     assert said["Summary"][1] == "NOT ANALYSED: Slices are missing."
