@@ -37,8 +37,13 @@ RESULTS: Final = (
     *("PR-01", "SC-01", "KO-01", "PM-01"),
 )
 """What result objects have in common; segmentations, reports, marks, pictures, maps."""
-REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES, *IDENTITY, *RESULTS)
-FAMILIES: Final = "NET|GEO|PIX|WSM|UID|OBJ|SEG|SR|PR|SC|KO|PM"
+SHOWN: Final = (
+    *(f"VIEW-{number:02}" for number in range(1, 5)),
+    *(f"VAL-{number:02}" for number in range(1, 17)),
+)
+"""What each destination can show, and what validators say."""
+REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES, *IDENTITY, *RESULTS, *SHOWN)
+FAMILIES: Final = "NET|GEO|PIX|WSM|UID|OBJ|SEG|SR|PR|SC|KO|PM|VIEW|VAL"
 NAME: Final = re.compile(rf"\b(?:T[0-9]{{2}}|(?:{FAMILIES})-[0-9]{{2}}|0x[0-9A-F]{{4}})\b")
 IN_A_NAME: Final = re.compile(rf"_({FAMILIES.lower()})_([0-9]{{2}})(?=_)")
 IN_PART: Final = " (in part)"

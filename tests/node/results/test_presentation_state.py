@@ -206,6 +206,7 @@ def test_nothing_is_drawn_where_nothing_is_to_be_drawn(tmp_path: Path) -> None:
 def test_states_conform_to_their_iod_and_are_the_same_bytes_again(
     name: str, tmp_path: Path
 ) -> None:
+    """VAL-01, VAL-04."""
     made = SOURCES[name](tmp_path)
     first = save(PresentationStateWriter(), made, tmp_path / "first")
     second = save(PresentationStateWriter(), made, tmp_path / "second")

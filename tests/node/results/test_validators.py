@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from engines.findings import Outcome
 from tests.factories import SAGITTAL, CtOptions
@@ -63,6 +65,7 @@ def all_outcomes(headers: Headers, folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_objects_on_every_geometry_conform_to_their_iod(name: str, tmp_path: Path) -> None:
+    """VAL-12: what refers to sources is never stripped."""
     headers = series(tmp_path / "source", **GEOMETRIES[name])
     for path in all_outcomes(headers, tmp_path / "out"):
         assert not dciodvfy(path), path
@@ -75,6 +78,20 @@ def test_objects_from_awkward_headers_conform_to_their_iod(name: str, tmp_path: 
     for path in all_outcomes(headers, tmp_path / "out"):
         faults = [line for line in dciodvfy(path) if not any(word in line for word in accepted)]
         assert not faults, path
+
+
+def test_a_weight_of_zero_is_the_sources_own_fault_and_is_copied(tmp_path: Path) -> None:
+    """VAL-16: what it says stays as it is, and nothing else is complained of."""
+
+    def weightless(dataset: Dataset, _: int) -> None:
+        dataset.PatientWeight = "0"
+
+    headers = series(tmp_path / "source", modify=weightless)
+    for path in save_all(context(headers, refusal()), tmp_path / "out").values():
+        assert dcmread(path).PatientWeight == 0
+        said = dciodvfy(path)
+        assert said
+        assert not [line for line in said if "PatientWeight" not in line]
 
 
 def test_objects_on_an_enhanced_instance_conform_to_their_iod(tmp_path: Path) -> None:
@@ -101,7 +118,7 @@ def test_reports_on_frames_and_in_japanese_follow_their_templates(tmp_path: Path
 
 
 def test_source_results_and_re_run_agree_on_patient_study_and_series(tmp_path: Path) -> None:
-    """OBJ-01, OBJ-07: dicom3tools compares them."""
+    """OBJ-01, OBJ-07, VAL-14, VAL-15: dicom3tools compares them."""
     headers = series(tmp_path / "source")
     first = context(headers, analysis(headers))
     earlier = tuple(
@@ -128,6 +145,7 @@ def test_results_agree_with_awkward_sources(name: str, tmp_path: Path) -> None:
 
 
 def test_reports_print_as_readable_text(tmp_path: Path) -> None:
+    """VAL-13."""
     headers = series(tmp_path / "source")
     for path in all_outcomes(headers, tmp_path / "out"):
         if path.stem == "segmentation":
