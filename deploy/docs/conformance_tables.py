@@ -17,18 +17,21 @@ from typing import Final
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 
+import node.results
 from engines.decoding import has_decoder
 from node import archive
 from node.delivery import _statuses as delivery
 from node.delivery import _stow_answer as web_delivery
 from node.expectation import ExpectationError
-from node.interfaces import IngestError
+from node.interfaces import IngestError, ResultWriter
 from node.listeners import _procedure_steps as steps
 from node.listeners import dicomweb as web_listener
 from node.listeners import dimse as listener
 from node.listeners._attributes import SYNTAXES
 from node.listeners._dimse_settings import DimseListenerSettings
 from node.listeners._transfer_syntaxes import TRANSFER_SYNTAXES
+from node.plugins import discover
+from node.result_profiles import PLANNED
 
 BEGIN: Final = "<!-- {}: begin -->"
 END: Final = "<!-- {}: end -->"
@@ -205,6 +208,15 @@ def query_statuses() -> Iterator[tuple[str, ...]]:
         yield f"0x{kind:X}xxx, other", f"not known: {words}"
 
 
+def result_objects() -> Iterator[tuple[str, ...]]:
+    """Yield what is made of an engine's outcome."""
+    yield "object", "SOP class", "UID", "made"
+    for name, writer in sorted(discover(node.results, ResultWriter).items()):
+        made = "by default" if writer.by_default else "where a profile names it"
+        for uid in writer.sop_class_uids or PLANNED[name]:
+            yield name.replace("_", " "), _name(uid), f"`{uid}`", made
+
+
 TABLES: Final[Mapping[str, Callable[[], Iterator[tuple[str, ...]]]]] = {
     "SOP classes": sop_classes,
     "transfer syntaxes": transfer_syntaxes,
@@ -212,6 +224,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[tuple[str, ...]]]]] = {
     "rejections": rejections,
     "C-STORE statuses": store_statuses,
     "notification statuses": notification_statuses,
+    "result objects": result_objects,
     "delivery statuses": delivery_statuses,
     "web store statuses": web_store_statuses,
     "web delivery statuses": web_delivery_statuses,

@@ -42,8 +42,10 @@ SHOWN: Final = (
     *(f"VAL-{number:02}" for number in range(1, 17)),
 )
 """What each destination can show, and what validators say."""
-REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES, *IDENTITY, *RESULTS, *SHOWN)
-FAMILIES: Final = "NET|GEO|PIX|WSM|UID|OBJ|SEG|SR|PR|SC|KO|PM|VIEW|VAL"
+PROFILES: Final = tuple(f"AIR-{number:02}" for number in range(1, 12))
+"""What an Evidence Creator does (IHE AI Results)."""
+REQUIRED: Final = (*ATTACKS, *NETWORK, *STATUSES, *IMAGES, *IDENTITY, *RESULTS, *SHOWN, *PROFILES)
+FAMILIES: Final = "NET|GEO|PIX|WSM|UID|OBJ|SEG|SR|PR|SC|KO|PM|VIEW|VAL|AIR"
 NAME: Final = re.compile(rf"\b(?:T[0-9]{{2}}|(?:{FAMILIES})-[0-9]{{2}}|0x[0-9A-F]{{4}})\b")
 IN_A_NAME: Final = re.compile(rf"_({FAMILIES.lower()})_([0-9]{{2}})(?=_)")
 IN_PART: Final = " (in part)"

@@ -7,11 +7,13 @@ import re
 from types import ModuleType
 
 import pytest
-from pydicom.uid import UID
 
+import node.results
 from node.archive import STUDY_ROOT_FIND
-from node.interfaces import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.interfaces import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ResultWriter
 from node.listeners import _attributes, _pdata
+from node.plugins import discover
+from node.result_profiles import PLANNED
 from tests.places import STATEMENT, STATEMENT_GENERATOR
 
 WRITE = "python deploy/docs/conformance_tables.py --write deploy/docs/conformance.md"
@@ -52,7 +54,13 @@ def test_what_the_statement_says_in_words_is_so() -> None:
     assert _pdata.LONGEST_OTHER_MESSAGE == _attributes.MOST_BYTES
 
 
-@pytest.mark.parametrize("keyword", ["SegmentationStorage", "Comprehensive3DSRStorage"])
-def test_the_classes_that_are_made_are_told(keyword: str) -> None:
-    uid = {UID(found).keyword: found for found in re.findall(r"`(1\.2\.840[0-9.]+)`", TEXT)}
-    assert keyword in uid
+def test_every_object_that_is_made_is_told_with_its_class() -> None:
+    """AIR-08: what an Evidence Creator documents."""
+    told = set(re.findall(r"(?m)^\| ([a-z ]+) \| [^|]+ \| `(1\.2\.840[0-9.]+)` \| [^|]+ \|$", TEXT))
+    writers = discover(node.results, ResultWriter)  # type: ignore[type-abstract]  # plugin base
+    made = {
+        (name.replace("_", " "), uid)
+        for name, writer in writers.items()
+        for uid in writer.sop_class_uids or PLANNED[name]
+    }
+    assert told == made

@@ -116,6 +116,21 @@ def test_boxes_go_to_ohif_but_not_on_pixels_that_it_draws_them_wrong_on() -> Non
             assert profile.sets(oblong, installed) == profile.sets(square, installed)
 
 
+@pytest.mark.parametrize("kind", FindingKind)
+def test_air_10_what_goes_for_ai_results_is_carried_by_no_picture(kind: FindingKind) -> None:
+    """Nor by marks, by a document to read, or by what is drawn for other machines."""
+    installed = names_of(node.results)
+    named = {item for each in shipped()["air"].sets(kind, installed) for item in each}
+    assert named <= {
+        "segmentation",
+        "measurement_report",
+        "classification_report",
+        "bulk_annotations",
+        "key_object",
+        CARRIES_EVERYTHING,
+    }
+
+
 def test_full_sends_whatever_is_installed_but_what_must_be_named() -> None:
     """A writer's file is all that is needed."""
     installed = {*names_of(node.results), "brand_new", "encapsulated_pdf"}

@@ -111,6 +111,7 @@ def test_storescp_answers_the_probe(tmp_path: Path) -> None:
 
 
 def test_orthanc_gets_the_same_data_sets(objects: list[Outgoing], tmp_path: Path) -> None:
+    """AIR-01: Creator Images and Evidence Documents Stored [RAD-18, RAD-43]."""
     with Orthanc(folder=tmp_path / "orthanc") as orthanc:
         assert verdicts(send(target_at(orthanc.dicom_port), objects)) == ACCEPTED
         assert target_at(orthanc.dicom_port).probe().verdict is SendVerdict.ACCEPTED

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from node.inference import ordered_writers
 from node.interfaces import (
@@ -19,6 +20,7 @@ from node.interfaces import (
     IMPLEMENTATION_VERSION_NAME,
     ResultContext,
 )
+from node.result_profiles import PLANNED
 from node.results import _identity as identity
 from tests.node.results.building import CREATED
 from tests.node.results.pictured import on_radiograph, on_slide
@@ -50,6 +52,8 @@ CONTENT_DATES: Final = {
     "rt_structure_set": ("StructureSetDate", "StructureSetTime"),
 }
 """Where the time of the job stands; in Content Date and Time for all others."""
+OTHER_SYNTAXES: Final = {"label_map": RLELossless, "rt_structure_set": ImplicitVRLittleEndian}
+"""All others are in Explicit VR Little Endian."""
 FIRST_OF_OURS: Final = 9000
 
 
@@ -98,6 +102,31 @@ def referred_to(dataset: Dataset) -> set[str]:
 def test_every_object_there_is_is_looked_at(jobs: tuple[Job, ...]) -> None:
     made = {name for job in jobs for name in job.objects}
     assert made == MODALITIES.keys() == {writer.name for writer in ordered_writers()}
+
+
+def test_every_object_is_of_a_class_that_its_writer_tells(jobs: tuple[Job, ...]) -> None:
+    """AIR-08, SR-01: the conformance statement has these, and probes ask for them."""
+    writers = {writer.name: writer for writer in ordered_writers()}
+    for job in jobs:
+        for name, dataset in job.each():
+            assert dataset.SOPClassUID in (writers[name].sop_class_uids or PLANNED[name])
+            syntax = OTHER_SYNTAXES.get(name, ExplicitVRLittleEndian)
+            assert dataset.file_meta.TransferSyntaxUID == syntax
+
+
+def test_objects_have_what_archives_filter_results_by(jobs: tuple[Job, ...]) -> None:
+    """AIR-11: template, kind of segmentation, algorithm of each segment, completion."""
+    for job in jobs:
+        for name, dataset in job.each():
+            if MODALITIES[name] == "SR":
+                assert dataset.ContentTemplateSequence[0].TemplateIdentifier in ("1500", "2000")
+                assert dataset.CompletionFlag == "COMPLETE"
+            if MODALITIES[name] == "SEG":
+                assert dataset.SegmentationType in ("BINARY", "LABELMAP")
+                assert dataset.ContentLabel == "AI_SEGMENTATION"
+                for segment in dataset.SegmentSequence:
+                    [algorithm] = segment.SegmentationAlgorithmIdentificationSequence
+                    assert algorithm.AlgorithmName == "lung-seg"
 
 
 def test_patient_and_study_are_those_of_the_source(jobs: tuple[Job, ...]) -> None:

@@ -52,7 +52,7 @@ def with_segmentation(made: ResultContext) -> ResultContext:
 def test_each_segment_has_a_group_with_its_numbers_and_the_same_tracking_as_the_seg(
     headers: Headers, tmp_path: Path
 ) -> None:
-    """OBJ-16, OBJ-17."""
+    """OBJ-16, OBJ-17, AIR-05."""
     outcome = analysis(headers)
     paths = save_all(context(headers, outcome), tmp_path)
     segmentation = pydicom.dcmread(paths["segmentation"])
@@ -109,7 +109,7 @@ def test_numbers_and_library_name_the_frame_of_an_enhanced_instance(
 
 
 def test_evidence_holds_every_source_and_the_segmentation(headers: Headers, tmp_path: Path) -> None:
-    """OBJ-11."""
+    """OBJ-11, AIR-06."""
     paths = save_all(context(headers, analysis(headers)), tmp_path)
     listed = {uid for _, _, uid, _ in srread(paths["measurement_report"]).get_evidence(True)}
     segmentation = pydicom.dcmread(paths["segmentation"], stop_before_pixels=True)

@@ -183,7 +183,7 @@ def test_a_single_slice_of_unknown_thickness_is_told_in_text_only(tmp_path: Path
 def test_segments_carry_code_side_colour_algorithm_and_tracking(
     axial: Headers, tmp_path: Path
 ) -> None:
-    """OBJ-15, OBJ-16, SEG-05, SEG-06."""
+    """OBJ-15, OBJ-16, SEG-05, SEG-06, AIR-05, AIR-07."""
     write(context(axial, analysis(axial)), tmp_path / "seg.dcm")
     first = segread(tmp_path / "seg.dcm").SegmentSequence[0]
     region = first.AnatomicRegionSequence[0]
