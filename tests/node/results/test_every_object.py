@@ -41,7 +41,13 @@ MODALITIES: Final[Mapping[str, str]] = {
     "rt_structure_set": "RTSTRUCT",
     "bulk_annotations": "ANN",
 }
-WITH_BODY_PART: Final = ("segmentation", "label_map", "presentation_state", "secondary_capture")
+WITH_BODY_PART: Final = (
+    "segmentation",
+    "label_map",
+    "presentation_state",
+    "secondary_capture",
+    "multiframe_capture",
+)
 WITH_ALL_IMAGES: Final = frozenset(
     {"segmentation", "label_map", "secondary_capture", "multiframe_capture"}
 )
@@ -115,7 +121,7 @@ def test_every_object_is_of_a_class_that_its_writer_tells(jobs: tuple[Job, ...])
 
 
 def test_objects_have_what_archives_filter_results_by(jobs: tuple[Job, ...]) -> None:
-    """AIR-11: template, kind of segmentation, algorithm of each segment, completion."""
+    """AIR-11: template and completion of reports, kind and label of segmentations."""
     for job in jobs:
         for name, dataset in job.each():
             if MODALITIES[name] == "SR":
@@ -124,9 +130,23 @@ def test_objects_have_what_archives_filter_results_by(jobs: tuple[Job, ...]) -> 
             if MODALITIES[name] == "SEG":
                 assert dataset.SegmentationType in ("BINARY", "LABELMAP")
                 assert dataset.ContentLabel == "AI_SEGMENTATION"
+
+
+def test_every_segment_has_a_colour_an_algorithm_and_a_tracking_uid(jobs: tuple[Job, ...]) -> None:
+    """SEG-05, OBJ-15, OBJ-16, AIR-05: and the same in either kind of segmentation."""
+    tracked = []
+    for job in jobs:
+        for _, dataset in job.each():
+            if dataset.Modality == "SEG":
                 for segment in dataset.SegmentSequence:
                     [algorithm] = segment.SegmentationAlgorithmIdentificationSequence
                     assert algorithm.AlgorithmName == "lung-seg"
+                    assert len(segment.RecommendedDisplayCIELabValue) == 3
+                    assert segment.TrackingID
+                tracked.append([item.TrackingUID for item in dataset.SegmentSequence])
+    [one, other] = tracked
+    assert one == other
+    assert len(set(one)) == 2
 
 
 def test_patient_and_study_are_those_of_the_source(jobs: tuple[Job, ...]) -> None:
@@ -146,7 +166,7 @@ def test_text_is_unicode(jobs: tuple[Job, ...]) -> None:
 
 
 def test_the_node_and_the_engine_are_the_equipment(jobs: tuple[Job, ...]) -> None:
-    """OBJ-05, OBJ-06: maker, model, serial number and versions; what it contributed, and when."""
+    """OBJ-05, OBJ-06, AIR-07: maker, model, serial number, versions; what it did, and when."""
     for job in jobs:
         for _, dataset in job.each():
             assert (dataset.Manufacturer, dataset.ManufacturerModelName) == ("wetread", "wetread")
