@@ -49,8 +49,12 @@ contracts: $(TEST_STAMP) ## the layering contracts
 	$(BIN)/lint-imports
 
 .PHONY: unit
-unit: $(TEST_STAMP) ## all tests but those that need a GPU, whose number is told; the wheel smoke test is one
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu"
+unit: $(TEST_STAMP) ## all tests but those that need a GPU or take minutes, whose numbers are told; the wheel smoke test is one
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not gpu and not long"
+
+.PHONY: published
+published: $(TEST_STAMP) ## the largest published nets on real heads, through a node and beside a plain pipeline: minutes each
+	$(BIN)/pytest -q -m long
 
 .PHONY: fuzz
 fuzz: $(TEST_STAMP) ## 10,000 conversations no peer would have, and as many hostile headers (FUZZ_CASES=10000)

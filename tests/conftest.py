@@ -14,41 +14,53 @@ import pytest
 
 from node.allocator import keep_memory
 
-_GPU_ITEMS: pytest.StashKey[int] = pytest.StashKey()
-_TOLD: Final = "gpu items"
+_LEFT_OUT: pytest.StashKey[dict[str, int]] = pytest.StashKey()
+_TOLD: Final = "tests left out"
+LEFT_OUT: Final = {"gpu": "that need a GPU", "long": "that take minutes (make published)"}
+"""Why tests are left out of a run, by their marker."""
 TESTS: Final = Path(__file__).parent
 LONGEST_FIRST: Final = (
-    "end_to_end/test_published_brains.py",
     "end_to_end/test_kill.py",
-    "end_to_end/test_listener_processes.py",
-    "engines/test_published_brain_tissues.py",
-    "end_to_end/test_retention.py",
-    "browser/test_ohif.py",
     "engines/test_build_shipped.py",
-    "end_to_end/test_faults.py",
-    "node/test_shipped_engines.py",
-    "end_to_end/test_imported_engines.py",
+    "end_to_end/test_listener_processes.py",
+    "end_to_end/test_retention.py",
     "end_to_end/test_invariants.py",
-    "end_to_end/test_guard.py",
-    "end_to_end/test_real_data.py",
-    "end_to_end/test_guard_messages.py",
+    "end_to_end/test_imported_engines.py",
+    "browser/test_ohif.py",
     "engines/test_published_stages.py",
-    "end_to_end/test_completeness.py",
-    "end_to_end/test_guard_data_sets.py",
-    "end_to_end/test_guard_tls.py",
+    "node/test_shipped_engines.py",
+    "end_to_end/test_faults.py",
+    "end_to_end/test_guard_messages.py",
+    "end_to_end/test_guard.py",
+    "end_to_end/test_fallbacks.py",
+    "end_to_end/test_bench.py",
+    "end_to_end/test_real_data.py",
+    "engines/test_published_brain_tissues.py",
+    "node/results/test_validators.py",
     "engines/test_published_models.py",
-    "end_to_end/test_fairness.py",
+    "end_to_end/test_guard_data_sets.py",
+    "node/delivery/test_failing_peers.py",
+    "node/results/test_kinds_and_objects.py",
+    "end_to_end/test_dicomweb.py",
+    "engines/test_build.py",
+    "end_to_end/test_guard_tls.py",
+    "node/test_completion_evidence.py",
+    "node/results/test_key_object.py",
+    "end_to_end/test_demo.py",
+    "end_to_end/test_engine_faults.py",
+    "end_to_end/test_completeness.py",
+    "end_to_end/test_recall.py",
+    "end_to_end/test_reviews.py",
     "end_to_end/test_suitability_corpus.py",
-    "end_to_end/test_many_associations.py",
-    "end_to_end/test_postgresql.py",
     "end_to_end/test_protocol_fuzz.py",
+    "end_to_end/test_many_associations.py",
 )
-"""Files that take longest, as `pytest --durations=0` tells; two with large nets stand apart."""
+"""Files that take longest, as `pytest --durations=0` tells."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin to count."""
-    config.stash[_GPU_ITEMS] = 0
+    config.stash[_LEFT_OUT] = dict.fromkeys(LEFT_OUT, 0)
     keep_memory()  # nets and volumes take several times as long without
 
 
@@ -61,35 +73,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Count the tests that a machine without a GPU leaves out."""
+    """Count the tests that a run leaves out, by the reason."""
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.config.stash[_GPU_ITEMS] += 1
+        for marker in LEFT_OUT:
+            if item.get_closest_marker(marker):
+                item.config.stash[_LEFT_OUT][marker] += 1
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand the count to the process that prints it, from one of several that run the tests."""
-    told: dict[str, int] | None = getattr(session.config, "workeroutput", None)
+    """Hand the counts to the process that prints them, from one of several that run the tests."""
+    told: dict[str, dict[str, int]] | None = getattr(session.config, "workeroutput", None)
     if told is not None:
-        told[_TOLD] = session.config.stash[_GPU_ITEMS]
+        told[_TOLD] = session.config.stash[_LEFT_OUT]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: _Node) -> None:
-    """Keep the count of one of several processes that run the tests; each collects all of them."""
-    counted = node.workeroutput.get(_TOLD, 0)
-    node.config.stash[_GPU_ITEMS] = max(node.config.stash[_GPU_ITEMS], counted)
+    """Keep the counts of one of several processes that run the tests; each collects all of them."""
+    for marker, count in node.workeroutput.get(_TOLD, {}).items():
+        counts = node.config.stash[_LEFT_OUT]
+        counts[marker] = max(counts[marker], count)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests were not run for want of a GPU or of real data."""
+    """Say how many tests were not run, and why not."""
+    counts = terminalreporter.config.stash[_LEFT_OUT]
+    left_out = [f"{counts[marker]} {why}" for marker, why in LEFT_OUT.items()]
     skipped = len(terminalreporter.getreports("skipped"))
-    gpu = terminalreporter.config.stash[_GPU_ITEMS]
-    terminalreporter.write_line(f"not run: {gpu} that need a GPU, {skipped} for want of real data")
+    terminalreporter.write_line(f"not run: {', '.join(left_out)}, {skipped} for want of real data")
 
 
 class _Node(Protocol):
     """What pytest-xdist hands over of such a process."""
 
     config: pytest.Config
-    workeroutput: dict[str, int]
+    workeroutput: dict[str, dict[str, int]]

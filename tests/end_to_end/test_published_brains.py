@@ -24,20 +24,21 @@ from tests.engines.published_brains import BRAINS, HEAD, Labels, plain_labels
 from tests.places import ROOT
 
 SHARED = ROOT.parent / "shared"
-NETS = ("brain_meshnet_18", "brain_mindgrab")
+NETS = ("brain_meshnet_18", "brain_meshnet_gwm", "brain_mindgrab")
 RULES = """
 [[rules]]
 name = "brain"
 owner = "tests"
 priority = "routine"
 trigger = "series"
-engines = ["brain-meshnet-18", "brain-mindgrab"]
+engines = ["brain-meshnet-18", "brain-meshnet-gwm", "brain-mindgrab"]
 destinations = ["pacs"]
 conditions = {field = "Modality", op = "equals", value = "MR", level = "series"}
 """
-PATIENCE_SECONDS = 600  # minutes of forward passes, on a machine that runs other tests too
+PATIENCE_SECONDS = 1200  # minutes of forward passes, on a machine that runs other tests too
 
 
+@pytest.mark.long
 def test_a_head_comes_back_with_the_structures_and_the_brain_of_the_descriptions(
     tmp_path: Path,
 ) -> None:
