@@ -95,6 +95,15 @@ def _hash_files(folder: Path) -> dict[str, _Content]:
     return contents
 
 
+def files_of(folder: Path) -> list[Path]:
+    """Return every file of a package, in the order of the names.
+
+    Raises:
+        PackageError: there is something that is neither a file nor a folder.
+    """
+    return sorted(_walk(folder))
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     for entry in sorted(os.scandir(folder), key=lambda item: item.name):
         path = Path(entry.path)

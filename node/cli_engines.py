@@ -1,4 +1,4 @@
-"""`wetread engines ...`: list, devices, verify, check, import, schema."""
+"""`wetread engines ...`: list, devices, verify, check, new, import, export, schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Annotated, Final
 import typer
 from rich.table import Table
 
+from engines.archives import SUFFIX as ARCHIVE_SUFFIX
+from engines.archives import export_package, import_archive
 from engines.base import ladder_of, rung_availability
+from engines.drafts import draft
+from engines.errors import PackageError
 from engines.importing import import_model
 from engines.manifest import RungTable, read_rung
 from engines.package import EnginePackage, load_package
@@ -155,22 +159,75 @@ def engines_import(
             help="An ONNX file, or a folder: of ONNX files, a MONAI bundle, an nnU-Net export."
         ),
     ],
-    answers: Annotated[
-        Path,
-        typer.Option(help="engine.toml without [files]; see config/engines and `engines schema`."),
-    ],
     to: Annotated[Path, typer.Option(help="Folder of the package, which must not exist yet.")],
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="engine.toml without [files]; see config/engines and `engines new`. None for an"
+            " archive, which has its own."
+        ),
+    ] = None,
 ) -> None:
     """Make an engine package of a model and the answers that no model file holds."""
     with clear_errors():
-        package = import_model(model, answers, to)
+        if model.suffix == ARCHIVE_SUFFIX:
+            if answers is not None:
+                raise PackageError(f"{model.name}: an archive of a package has its own answers")
+            package, case = import_archive(model, to), ""
+        elif answers is None:
+            raise PackageError("--answers: needed for a model; `wetread engines new` drafts them")
+        else:
+            package, case = import_model(model, answers, to), " Its golden case is a phantom."
         out.print(
-            f"{package.name} {package.version}: {to}, package SHA-256 {package.digest}. Its golden"
-            " case is a phantom. To use it, put its folder under [engines] folders and name it in"
-            " a rule.",
+            f"{package.name} {package.version}: {to}, package SHA-256 {package.digest}.{case}"
+            " To use it, put its folder under [engines] folders and name it in a rule.",
             markup=False,
             soft_wrap=True,
         )
+
+
+@engines_app.command("new")
+def engines_new(
+    task: Annotated[str, typer.Argument(help="Kind of task, such as segmentation.")],
+    to: Annotated[Path, typer.Option(help="File to write, which must not exist yet.")],
+) -> None:
+    """Draft the answers for an import: what must be said, and behind # what may be."""
+    with clear_errors():
+        text = draft(task)
+        with to.open("x", encoding="utf-8") as file:
+            file.write(text)
+        out.print(f"{to}: fill it in, then `wetread engines import`", markup=False, soft_wrap=True)
+
+
+@engines_app.command("export")
+def engines_export(
+    engine: Annotated[str, typer.Argument(help="Name of an engine, or folder of a package.")],
+    archive: Annotated[Path, typer.Argument(help="The .zip to write; must not exist yet.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write an engine package into one file, which `engines import` reads elsewhere."""
+    with clear_errors():
+        if archive.suffix != ARCHIVE_SUFFIX:
+            raise PackageError(f"{archive}: does not end in {ARCHIVE_SUFFIX}")
+        package = export_package(_folder_of(engine, config), archive)
+        out.print(
+            f"{package.name} {package.version}: {archive}, package SHA-256 {package.digest}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _folder_of(engine: str, config: Path) -> Path:
+    """Return the folder of a package that is named, or that is where the name says."""
+    if Path(engine).is_dir():
+        return Path(engine)
+    found = {
+        item.package.name: item.folder
+        for item in read_packages(engine_folders(load_settings(config)))
+    }
+    if engine not in found:
+        raise PackageError(f"{engine}: is neither a folder nor one of {sorted(found)}")
+    return found[engine]
 
 
 @engines_app.command("schema")
