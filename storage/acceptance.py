@@ -9,9 +9,9 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from storage.leasing import ARRIVED
+from storage.lots import chunks_of
 from storage.models import Delivery, Result
 from storage.records import ClassRecord
-from storage.revisions import chunks_of
 from storage.states import DeliveryState
 
 _TAKEN: Final = Delivery.state.in_(ARRIVED)

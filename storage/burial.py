@@ -20,11 +20,11 @@ from storage.expired import (
     may_go,
 )
 from storage.leftovers import look_through
+from storage.lots import chunks_of
 from storage.models import Deletion, Instance, Pack, Quarantine, Result, Study
 from storage.pack_format import PackRecord
 from storage.packs import PackStore
 from storage.retention_records import Planned, RetentionPolicy
-from storage.revisions import chunks_of
 from storage.states import DeletionKind, DeletionRule
 
 

@@ -15,6 +15,7 @@ from storage.database import Database
 from storage.events import Clock
 from storage.fallbacks import Verdict, follow, judge_end
 from storage.gone import refuse_gone_result
+from storage.lots import chunks_of
 from storage.models import Delivery, Destination, Job, Result, Study
 from storage.owners import Owner, by_study, lease_lost, owner_of, tell_studies
 from storage.records import (
@@ -26,7 +27,7 @@ from storage.records import (
     LeasedDelivery,
     NotFoundError,
 )
-from storage.revisions import change_deliveries, chunks_of, lock_in_order
+from storage.revisions import change_deliveries, lock_in_order
 from storage.states import DELIVERY_TRANSITIONS, DeliveryState, Reached, check_transition
 
 ACTIONS: Final[Mapping[DeliveryState, str]] = {

@@ -8,10 +8,10 @@ from typing import BinaryIO, Final
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from storage.lots import chunks_of
 from storage.models import Instance, Series
 from storage.packs import PackStore
 from storage.records import Arrival, Location
-from storage.revisions import chunks_of
 
 CHUNK: Final = 1 << 20
 PREFIX_AT: Final = 128  # behind the preamble (PS3.10 7.1)

@@ -14,12 +14,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.columns import UID
+from storage.lots import chunks_of
 from storage.models import Instance, Quarantine, Result, Study
 from storage.notes import NoteError, read_note
 from storage.pack_format import FIRST, PackRecord
 from storage.packs import PackStore
 from storage.records import NewInstance
-from storage.revisions import chunks_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

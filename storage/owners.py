@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from storage.errors import LeaseLostError, RecalledError
 from storage.events import append_event
+from storage.lots import chunks_of
 from storage.models import Delivery, Job, Result
 from storage.records import JsonValue
-from storage.revisions import chunks_of, hold_revision, refuse_older
+from storage.revisions import hold_revision, refuse_older
 from storage.states import DeliveryState
 
 

@@ -13,6 +13,7 @@ from typing import Final, cast
 from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
+from storage.lots import evened
 from storage.models import Association, Pack
 from storage.records import Brought
 from storage.states import AssociationState
@@ -67,7 +68,7 @@ def insert_association(
 
 def find_associations(session: Session, tokens: Sequence[str]) -> dict[str, int]:
     """Return the ids of the associations that are there, by token."""
-    rows = session.connection().execute(FIND_ASSOCIATIONS, {"tokens": tokens})
+    rows = session.connection().execute(FIND_ASSOCIATIONS, {"tokens": evened(tokens)})
     return {token: found for token, found in rows}  # noqa: C416 - rows are not tuples to mypy
 
 
@@ -96,7 +97,7 @@ def note_progress(session: Session, owner: str, ends: Mapping[str, int], now: da
     if not ends:
         return
     connection = session.connection()
-    known = set(connection.scalars(FIND_PACKS, {"names": sorted(ends)}))
+    known = set(connection.scalars(FIND_PACKS, {"names": evened(sorted(ends))}))
     advanced = [{"which": name, "through": ends[name]} for name in sorted(known)]
     if advanced:
         connection.execute(ADVANCE_PACK, advanced)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from storage.arrivals import reached
 from storage.database import Database
 from storage.events import Clock
+from storage.lots import chunks_of
 from storage.models import Delivery, Job, Recall, Result, Study, Withdrawal
 from storage.outbox import ask_for_note
 from storage.recall_records import AffectedStudy, Recalled, RecallRecord, RecallScope
@@ -31,7 +32,7 @@ from storage.recalled_jobs import (
     write_down,
 )
 from storage.records import NotFoundError
-from storage.revisions import UNSENT, change_deliveries, chunks_of, lock_in_order
+from storage.revisions import UNSENT, change_deliveries, lock_in_order
 from storage.states import DeliveryState
 
 _STANDINGS: Final = select(Delivery.id, Delivery.destination, Delivery.state.in_(UNSENT), reached())

@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session
 
 from storage.bulk import BulkInsert
 from storage.events import append_event
+from storage.lots import chunks_of, evened
 from storage.models import Instance, Job, Receipt, Result, Series, Study
 from storage.progress import count_received
 from storage.records import Arrival, NewInstance, Recorded
-from storage.revisions import chunks_of, open_revision
+from storage.revisions import open_revision
 from storage.states import InstanceState, ReceiptOutcome, StudyState
 
 INSERT_INSTANCES: Final = BulkInsert(
@@ -265,7 +266,7 @@ def _known_series(session: Session, study_ids: Sequence[int]) -> dict[tuple[int,
 def _known_digests(
     session: Session, series_ids: Iterable[int], uids: Iterable[str]
 ) -> dict[tuple[int, str], dict[str, int | None]]:
-    wanted = list(series_ids)
+    wanted = evened(list(series_ids))
     found: dict[tuple[int, str], dict[str, int | None]] = {}
     for chunk in chunks_of(sorted(uids)):
         rows = session.execute(DIGESTS, {"series": wanted, "uids": chunk})

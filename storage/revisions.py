@@ -6,15 +6,16 @@ UPDATE, which lets an event be written for it: the key in an event locks the stu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from storage.errors import SupersededError
 from storage.events import append_event
+from storage.lots import chunks_of
 from storage.models import Delivery, Job, Result, Review, Study
 from storage.states import (
     STUDY_TRANSITIONS,
@@ -26,8 +27,6 @@ from storage.states import (
 )
 
 OPEN: Final = (JobState.QUEUED.value, JobState.RUNNING.value)
-CHUNK: Final = 1000
-K = TypeVar("K")
 UNSENT: Final = (
     DeliveryState.QUEUED.value,
     DeliveryState.PARKED.value,
@@ -67,12 +66,6 @@ def change_deliveries(session: Session, ids: Sequence[int], **values: Any) -> No
     """Change columns of deliveries that are locked."""
     for chunk in chunks_of(ids):
         session.execute(update(Delivery).where(Delivery.id.in_(chunk)).values(**values))
-
-
-def chunks_of(keys: Sequence[K]) -> Iterator[Sequence[K]]:
-    """Yield keys in lots that one statement can name: a long outage leaves tens of thousands."""
-    for start in range(0, len(keys), CHUNK):
-        yield keys[start : start + CHUNK]
 
 
 def move_study(study: Study, state: StudyState) -> None:

@@ -6,6 +6,8 @@ one of them at work long after the others are done, so the longest come first.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -59,9 +61,16 @@ LONGEST_FIRST: Final = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin to count."""
+    """Begin to count; let `storescu` be dcmtk's in an activated environment too."""
     config.stash[_LEFT_OUT] = dict.fromkeys(LEFT_OUT, 0)
+    os.environ["PATH"] = _path_without(Path(sys.executable).parent)
     keep_memory()  # nets and volumes take several times as long without
+
+
+def _path_without(scripts: Path) -> str:
+    """Return PATH without the environment's scripts: pynetdicom brings a storescu of its own."""
+    folders = os.environ["PATH"].split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if Path(folder) != scripts)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

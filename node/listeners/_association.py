@@ -30,7 +30,8 @@ from node.listeners._commands import ProtocolError
 from node.listeners._notifications import PduNotices, tell_sent
 from node.listeners._pdata import MessageStream, Step
 
-BUFFER_BYTES: Final = 1 << 20
+BUFFER_BYTES: Final = 2 << 20
+"""With several associations larger writes are worth more than their bytes' stay in a near cache."""
 LEAST_ROOM: Final = 64 << 10
 TICK_SECONDS: Final = 0.2
 """How long a read may take: so often is looked for a local abort and for time-outs."""
