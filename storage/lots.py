@@ -22,5 +22,5 @@ def evened(keys: Sequence[K]) -> Sequence[K]:
     A driver keeps the statements it has prepared, with the values last bound: one for each number
     of keys is tens of megabytes, over weeks and connections.
     """
-    wanted = 1 << (len(keys) - 1).bit_length() if keys else 0
-    return [*keys, *[keys[-1]] * (wanted - len(keys))] if keys else keys
+    more = (1 << (len(keys) - 1).bit_length()) - len(keys)
+    return [*keys, *(list(keys[-1:]) * more)]

@@ -24,7 +24,7 @@ from storage.states import DeliveryState, JobState, StudyState
 
 LISTENING_PORTS = (15_000, 32_000)
 _given_ports: set[int] = set()
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 90.0
 STOP_SECONDS = 60.0  # associations in flight have 20 of them (`grace_seconds`)
 ENDED_JOBS = {JobState.SUCCEEDED, JobState.REFUSED, JobState.FAILED, JobState.DEAD}
 OPEN_DELIVERIES = {DeliveryState.QUEUED, DeliveryState.SENDING, DeliveryState.PARKED}

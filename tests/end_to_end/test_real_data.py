@@ -53,9 +53,11 @@ def outgoing(files: Sequence[Path]) -> list[Outgoing]:
     return found
 
 
-def job_of(node: NodeProcess, files: Sequence[Path]) -> JobRecord:
+def job_of(
+    node: NodeProcess, files: Sequence[Path], *, seconds: float = PATIENCE_SECONDS
+) -> JobRecord:
     """Send files, wait for their study, return its one job."""
-    (job,) = jobs_of(node, files)
+    (job,) = jobs_of(node, files, seconds=seconds)
     return job
 
 
